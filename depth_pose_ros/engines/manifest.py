@@ -1,0 +1,254 @@
+"""The manifest of a network file: what goes in, what comes out, where it comes from. And where models are found.
+
+A model is ``<name>.yaml`` beside its ONNX file(s) and, optionally, a stored pair of images with the outputs they must
+give (``.npz``). The runtime knows this contract and not the architecture, so any network that keeps it can be used.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from depth_pose_ros.errors import ModelError
+from depth_pose_ros.share import share_folders
+
+DEFAULT_MODELS = {"flow": "flow_small", "depth": "depth_small"}
+"""What the model name ``default`` means, by task."""
+
+INPUT_COUNT = {"flow": 2, "depth": 1}
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """One ONNX file of a model."""
+
+    path: Path
+    sha256: str
+
+    def verify(self) -> None:
+        """ModelError when the file is missing or its bytes are not the ones the manifest was written for."""
+        if not self.path.is_file():
+            raise ModelError(f"{self.path} is missing; its manifest names it. Restore it or export the network again")
+        actual = sha256_of(self.path)
+        if actual != self.sha256:
+            raise ModelError(
+                f"{self.path} is not the file its manifest describes: sha256 is {actual[:12]}..., expected "
+                f"{self.sha256[:12]}... (truncated download, git-lfs pointer or a newer export?). "
+                "Restore it or export the network again"
+            )
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """How an image becomes the network's input: ``(pixel / 255 - mean) / std`` in (1, 3, height, width) float32."""
+
+    names: tuple[str, ...]
+    channel_order: str = "BGR"
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    multiple_of: int = 1
+    """Width and height must be multiples of this."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the network's outputs mean.
+
+    flow:  ``forward``, ``backward`` (1, 2, height / stride, width / stride) in pixels of the input, and optionally
+           ``sigma`` (1, 1, ...).
+    depth: one output (1, 1, height / stride, width / stride); ``scale * output + offset`` is the depth or its inverse,
+           as ``kind`` says.
+    """
+
+    names: tuple[str, ...]
+    stride: int
+    kind: str = ""
+    """``depth`` or ``inverse_depth``; empty for flow."""
+    scale: float = 1.0
+    offset: float = 0.0
+    reference_focal: float | None = None
+    """fx (px of the input) at which depth has the unit trained for; the true depth grows with fx. None: unknown."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One model, as its YAML file describes it."""
+
+    path: Path
+    name: str
+    task: str
+    files: Mapping[str, ModelFile]
+    """By precision: ``fp32`` always; ``fp16`` is a strongly typed mixed-precision file for GPUs."""
+    inputs: Inputs
+    outputs: Outputs
+    recommended_size: tuple[int, int]
+    """(width, height)"""
+    self_check: Path | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+    licence: str = ""
+
+    def check_size(self, width: int, height: int) -> None:
+        """ModelError unless the network takes images of this size."""
+        multiple = self.inputs.multiple_of
+        if width < multiple or height < multiple or width % multiple or height % multiple:
+            near = [max(multiple, round(size / multiple) * multiple) for size in (width, height)]
+            raise ModelError(
+                f"{self.name} cannot run at {width}x{height}: width and height must be multiples of {multiple}. "
+                f"Nearest: {near[0]}x{near[1]}; recommended: {self.recommended_size[0]}x{self.recommended_size[1]}"
+            )
+
+    def save(self) -> None:
+        """Write the YAML file at ``path``; file names are written relative to it."""
+        inputs, outputs = self.inputs, self.outputs
+        document: dict[str, Any] = {
+            "name": self.name,
+            "task": self.task,
+            "files": {p: {"file": f.path.name, "sha256": f.sha256} for p, f in self.files.items()},
+            "inputs": {
+                "names": list(inputs.names),
+                "channel_order": inputs.channel_order,
+                "mean": list(inputs.mean),
+                "std": list(inputs.std),
+                "multiple_of": inputs.multiple_of,
+            },
+            "outputs": {"names": list(outputs.names), "stride": outputs.stride},
+            "recommended_size": list(self.recommended_size),
+            "self_check": self.self_check.name if self.self_check else None,
+            "licence": self.licence,
+            "training": dict(self.training),
+        }
+        if self.task == "flow":
+            document["outputs"]["unit"] = "pixels of the input"
+        else:
+            document["outputs"] |= {"kind": outputs.kind, "scale": outputs.scale, "offset": outputs.offset}
+            document["outputs"]["reference_focal"] = outputs.reference_focal
+        self.path.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=False), encoding="utf-8")
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal sha256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def load_manifest(path: Path) -> Manifest:
+    """Read and check ``<name>.yaml``. ModelError says which entry is missing or wrong; the ONNX file is not read."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"no manifest at {path}; a model is <name>.onnx with <name>.yaml beside it") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ModelError(f"cannot read the manifest {path}: {error}") from error
+    if not isinstance(document, dict):
+        raise ModelError(f"the manifest {path} is not a YAML mapping")
+
+    try:
+        task = _one_of(document["task"], ("flow", "depth"), "task")
+        inputs, outputs = document["inputs"], document["outputs"]
+        files = {
+            str(precision): ModelFile(path.parent / str(entry["file"]), str(entry["sha256"]).lower())
+            for precision, entry in document["files"].items()
+        }
+        if "fp32" not in files:
+            raise ValueError("files has no entry fp32")
+        names = tuple(str(name) for name in inputs["names"])
+        if len(names) != INPUT_COUNT[task]:
+            raise ValueError(f"a {task} network takes {INPUT_COUNT[task]} image(s), inputs.names is {list(names)}")
+        output_names = tuple(str(name) for name in outputs["names"])
+        if task == "flow" and output_names not in (("forward", "backward"), ("forward", "backward", "sigma")):
+            raise ValueError(
+                f"outputs.names of a flow network must be forward, backward[, sigma]; it is {list(output_names)}"
+            )
+        if task == "depth" and len(output_names) != 1:
+            raise ValueError(f"a depth network has one output; outputs.names is {list(output_names)}")
+        focal = outputs.get("reference_focal")
+        self_check = document.get("self_check")
+        return Manifest(
+            path=path,
+            name=str(document["name"]),
+            task=task,
+            files=files,
+            inputs=Inputs(
+                names=names,
+                channel_order=_one_of(inputs["channel_order"], ("BGR", "RGB"), "inputs.channel_order"),
+                mean=_floats(inputs.get("mean", (0, 0, 0)), 3, "inputs.mean"),
+                std=_floats(inputs.get("std", (1, 1, 1)), 3, "inputs.std"),
+                multiple_of=_positive(inputs["multiple_of"], "inputs.multiple_of"),
+            ),
+            outputs=Outputs(
+                names=output_names,
+                stride=_positive(outputs["stride"], "outputs.stride"),
+                kind=_one_of(outputs["kind"], ("depth", "inverse_depth"), "outputs.kind") if task == "depth" else "",
+                scale=float(outputs.get("scale", 1.0)),
+                offset=float(outputs.get("offset", 0.0)),
+                reference_focal=None if focal is None else float(focal),
+            ),
+            recommended_size=tuple(_positive(size, "recommended_size") for size in document["recommended_size"][:2]),
+            self_check=path.parent / str(self_check) if self_check else None,
+            training=document.get("training") or {},
+            licence=str(document.get("licence", "")),
+        )
+    except KeyError as error:
+        raise ModelError(f"the manifest {path} has no entry {error}") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ModelError(f"the manifest {path} is wrong: {error}") from error
+
+
+def model_folders() -> list[Path]:
+    """Where named models are looked for: ``models/`` of the source checkout, then of the installed share folders."""
+    return [folder for share in share_folders() if (folder := share / "models").is_dir()]
+
+
+def available_models() -> list[str]:
+    """Names of the models that :func:`model_path` finds, sorted."""
+    return sorted({path.stem for folder in model_folders() for path in folder.glob("*.yaml")})
+
+
+def model_path(model: str | Path) -> Path:
+    """The manifest of a model given by name, or by the path of its manifest or ONNX file.
+
+    ModelError lists the names that exist.
+    """
+    given = Path(model).expanduser()
+    if given.suffix in (".yaml", ".yml", ".onnx"):
+        path = given.with_suffix(".yaml") if given.suffix == ".onnx" else given
+        if not path.is_file():
+            raise ModelError(f"no model at {given}: {path} does not exist (each ONNX file has its manifest beside it)")
+        return path
+    for folder in model_folders():
+        if (folder / f"{model}.yaml").is_file():
+            return folder / f"{model}.yaml"
+    known = ", ".join(available_models()) or "none"
+    raise ModelError(f"no model is called {str(model)!r}; available: {known}. A path to a manifest (.yaml) works too")
+
+
+def find_model(model: str | Path, task: str) -> Manifest:
+    """The manifest of a model for one task (``flow`` or ``depth``); ``default`` is the one the package ships."""
+    manifest = load_manifest(model_path(DEFAULT_MODELS[task] if model == "default" else model))
+    if manifest.task != task:
+        raise ModelError(f"{manifest.name} is a {manifest.task} network; a {task} network is needed here")
+    return manifest
+
+
+def _one_of(value: Any, allowed: tuple[str, ...], name: str) -> str:
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(allowed)}")
+    return value
+
+
+def _positive(value: Any, name: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} is {value!r}, expected a positive integer")
+    return value
+
+
+def _floats(values: Any, count: int, name: str) -> tuple[float, ...]:
+    if not isinstance(values, (list, tuple)) or len(values) != count:
+        raise ValueError(f"{name} is {values!r}, expected {count} numbers")
+    return tuple(float(value) for value in values)

@@ -1,0 +1,88 @@
+"""Run a network file with ONNX Runtime, on the CPU or, where its CUDA provider loads, on an NVIDIA GPU."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from depth_pose_ros.engines.manifest import Manifest
+from depth_pose_ros.errors import EngineError, ModelError
+
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+
+
+class OnnxRuntimeRunner:
+    """One network at one input size.
+
+    manifest: of the network; its fp32 file is used.
+    width, height: of the input, fixed here so that the shape arithmetic of the dynamic graph is folded away.
+    provider: ``CPUExecutionProvider`` or ``CUDAExecutionProvider``. ONNX Runtime silently falls back to the CPU where a
+        provider cannot be loaded; that is noticed here and is an EngineError.
+    threads: for the CPU; 0 leaves the choice to ONNX Runtime (one per core).
+
+    Raises EngineError when ONNX Runtime or the provider is not available here, ModelError when the file is not a
+    network that keeps its manifest.
+    """
+
+    def __init__(self, manifest: Manifest, width: int, height: int, provider: str = CPU, threads: int = 0) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise EngineError(f"onnxruntime cannot be imported ({error}); pip install onnxruntime") from error
+
+        available = onnxruntime.get_available_providers()
+        if provider not in available:
+            raise EngineError(
+                f"this ONNX Runtime {onnxruntime.__version__} has no {provider} (it has {', '.join(available)})"
+                + ("; the package onnxruntime-gpu brings it" if provider == CUDA else "")
+            )
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        # Threads that spin while they wait take the cores from the other network and the geometry: 160 -> 90 ms for
+        # flow and depth together on two cores.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_free_dimension_override_by_name("height", height)
+        options.add_free_dimension_override_by_name("width", width)
+        options.log_severity_level = 3  # errors; a provider that fails to load is reported below, in words
+
+        file = manifest.files["fp32"]
+        file.verify()
+        providers = [provider] if provider == CPU else [provider, CPU]
+        try:
+            session = onnxruntime.InferenceSession(str(file.path), options, providers=providers)
+        except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
+            raise ModelError(f"ONNX Runtime cannot load {file.path}: {error}") from error
+        if session.get_providers()[0] != provider:
+            raise EngineError(
+                f"ONNX Runtime was asked for {provider} but would run on {session.get_providers()[0]}: "
+                "the provider's libraries (CUDA, cuDNN) or a GPU are missing"
+            )
+        _check_names(manifest, session)
+        self.backend = f"onnxruntime {provider}"
+        self._name = manifest.name
+        self._inputs = manifest.inputs.names
+        self._outputs = list(manifest.outputs.names)
+        self._session = session
+
+    def run(self, *inputs: np.ndarray) -> Sequence[np.ndarray]:
+        """Inputs (1, 3, height, width) float32 -> outputs, both in the manifest's order. Safe from several threads."""
+        try:
+            return self._session.run(self._outputs, dict(zip(self._inputs, inputs)))
+        except Exception as error:  # see above
+            raise EngineError(f"{self._name} failed in {self.backend}: {error}") from error
+
+
+def _check_names(manifest: Manifest, session) -> None:
+    """ModelError unless inputs and outputs of the file are the ones the manifest names."""
+    inputs = {entry.name: entry for entry in session.get_inputs()}
+    outputs = {entry.name for entry in session.get_outputs()}
+    path = manifest.files["fp32"].path
+    if set(inputs) != set(manifest.inputs.names):
+        raise ModelError(f"{path} takes {sorted(inputs)}, its manifest says {sorted(manifest.inputs.names)}")
+    if not outputs.issuperset(manifest.outputs.names):
+        raise ModelError(f"{path} gives {sorted(outputs)}, its manifest says {sorted(manifest.outputs.names)}")
+    for entry in inputs.values():
+        if entry.type != "tensor(float)" or len(entry.shape) != 4:
+            raise ModelError(f"{path}: input {entry.name} is {entry.type} {entry.shape}, expected float (1, 3, H, W)")

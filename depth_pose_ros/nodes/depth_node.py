@@ -1,0 +1,63 @@
+"""Depth of each image by the depth network alone: images in; depth image and cloud out.
+
+Topics in: `image` (or `image/compressed`) and its sibling `camera_info`. Out: `depth/image`, `depth/camera_info`,
+`points`, `/diagnostics`. Service: `~/pause`. Depth is in the network's own unit; pose_node brings it to the scale of
+the odometry.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from depth_pose_ros.config import NetworkConfig, OutputConfig, Tunables
+from depth_pose_ros.engines import load_depth
+from depth_pose_ros.engines.engine import DepthEstimator
+from depth_pose_ros.nodes import parameters
+from depth_pose_ros.nodes.camera_input import CameraImage
+from depth_pose_ros.nodes.camera_node import CameraNode
+from depth_pose_ros.nodes.publishers import DepthPublisher
+from depth_pose_ros.nodes.running import run
+from depth_pose_ros.odometry import Frame
+
+
+class DepthNode(CameraNode):
+    """Image -> DepthNet -> depth image and cloud."""
+
+    def __init__(self) -> None:
+        super().__init__("depth_node", OutputConfig)
+        self._network: DepthEstimator | None = None
+        self._depth = DepthPublisher(self, self.configs[OutputConfig])
+        parameters.on_change(self, self.configs, self._apply)
+        self.get_logger().info("depth is in the depth network's own unit: the same from frame to frame but NOT metric")
+        self.start()
+
+    def load(self, width: int, height: int) -> tuple[tuple[int, int], int]:
+        """See CameraNode."""
+        config = self.configs[NetworkConfig]
+        self._network = load_depth(config.depth_model, width, height, config.backend, config.threads)
+        self.network_loaded(self._network)
+        return self._network.manifest.recommended_size, self._network.manifest.inputs.multiple_of
+
+    def process(self, image: CameraImage, frame: Frame, prepare_ms: dict[str, float]) -> bool:
+        """See CameraNode."""
+        if not self._depth.is_wanted:
+            return True
+        depth = self._network.depth(frame.image, frame.image_camera.fx)
+        camera = frame.camera.resized(depth.shape[1], depth.shape[0])
+        full = frame.camera.resized(image.model.image_width, image.model.image_height)
+        self._depth.publish(image.stamp_ns, image.frame_id, depth, camera, full, frame.image)
+        return True
+
+    def _apply(self, config: Tunables) -> None:
+        with self.lock:
+            if isinstance(config, OutputConfig):
+                self._depth.config = config
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point of ``depth_node``."""
+    return run(DepthNode, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

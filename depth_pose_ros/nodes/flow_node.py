@@ -1,0 +1,103 @@
+"""Matches between images by the flow network: images in; matches, and flow as a picture, out.
+
+Topics in: `image` (or `image/compressed`) and its sibling `camera_info`. Out: `flow/matches` (PointCloud2 with the
+fields u, v in the reference image, u', v' in this one, and score; see messages.matches_message), `flow/camera_info` (of
+the camera of these pixels), `flow/image`, `/diagnostics`. Service: `~/pause`.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import CameraInfo, PointCloud2
+
+from depth_pose_ros.config import NetworkConfig, OdometryConfig, Tunables, tunables
+from depth_pose_ros.engines import load_flow
+from depth_pose_ros.engines.engine import FlowEstimator
+from depth_pose_ros.geometry.correspondences import Matches, select
+from depth_pose_ros.geometry.refine import refine
+from depth_pose_ros.nodes import messages, parameters
+from depth_pose_ros.nodes.camera_input import CameraImage
+from depth_pose_ros.nodes.camera_node import CameraNode
+from depth_pose_ros.nodes.publishers import FlowPicturePublisher
+from depth_pose_ros.nodes.running import run
+from depth_pose_ros.odometry import Frame, keeps_reference
+
+USED = ("max_matches", "min_matches", "refine", "stationary_px")
+LEFT_OUT = [item.name for item in tunables(OdometryConfig) if item.name not in USED] + ["depth_model"]
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """The frame that the next one is compared with."""
+
+    stamp_ns: int
+    gray: np.ndarray
+    features: Any
+
+
+class FlowNode(CameraNode):
+    """Image pairs -> FlowNet -> the best matches, refined."""
+
+    def __init__(self) -> None:
+        super().__init__("flow_node", OdometryConfig, leave_out=LEFT_OUT)
+        self._network: FlowEstimator | None = None
+        self._reference: _Reference | None = None
+        qos = QoSProfile(
+            depth=30
+        )  # pose_node needs each of them: a match message that is lost is a motion that is lost
+        self._matches = self.create_publisher(PointCloud2, "flow/matches", qos)
+        self._camera_info = self.create_publisher(CameraInfo, "flow/camera_info", qos)
+        self._picture = FlowPicturePublisher(self)
+        parameters.on_change(self, self.configs, self._apply)
+        self.start()
+
+    def load(self, width: int, height: int) -> tuple[tuple[int, int], int]:
+        """See CameraNode."""
+        config = self.configs[NetworkConfig]
+        self._network = load_flow(config.flow_model, width, height, config.backend, config.threads)
+        self.network_loaded(self._network)
+        return self._network.manifest.recommended_size, self._network.manifest.inputs.multiple_of
+
+    def camera_changed(self) -> None:
+        """See CameraNode."""
+        self._reference = None
+
+    def process(self, image: CameraImage, frame: Frame, prepare_ms: dict[str, float]) -> bool:
+        """See CameraNode."""
+        config = self.configs[OdometryConfig]
+        reference = self._reference
+        current = _Reference(frame.stamp_ns, frame.gray, self._network.features(frame.image))
+        matches = Matches.empty()
+        if reference is not None:
+            flow = self._network.flow(reference.features, current.features)
+            height, width = frame.image.shape[:2]
+            self._picture.publish(frame.stamp_ns, image.frame_id, flow, width, height)
+            matches = select(flow, config.max_matches).resized(frame.camera.width / width, frame.camera.height / height)
+            if config.refine:
+                matches = refine(reference.gray, current.gray, matches)
+        head = messages.header(frame.stamp_ns, image.frame_id)
+        self._camera_info.publish(messages.camera_info_message(frame.camera, head))
+        stamped = messages.StampedMatches(
+            frame.stamp_ns, image.frame_id, reference.stamp_ns if reference else None, matches
+        )
+        self._matches.publish(messages.matches_message(stamped))
+        if reference is None or not keeps_reference(matches, frame.camera, config):
+            self._reference = current
+        return True
+
+    def _apply(self, config: Tunables) -> None:
+        """The configuration of a frame is read when it comes."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point of ``flow_node``."""
+    return run(FlowNode, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""Odometry from the matches of flow_node and the depth of depth_node.
+
+Topics in: `flow/matches` with `flow/camera_info`, and `network_depth/image`, all of one camera and joined by their
+stamps. Out: what vo_node gives but `flow/image`. Services: `~/reset`, `~/save_trajectory`.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import deque
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+
+from depth_pose_ros.camera import PinholeCamera
+from depth_pose_ros.config import OdometryConfig, OutputConfig
+from depth_pose_ros.errors import CameraError, ImageError
+from depth_pose_ros.nodes import messages, parameters
+from depth_pose_ros.nodes.camera_node import Health
+from depth_pose_ros.nodes.motion import Motion
+from depth_pose_ros.nodes.running import run
+
+PATIENCE = 0.5
+"""Seconds that matches wait for the depth of their frame: depth_node skips frames when it is the slower one."""
+
+LIMIT = 30
+"""Messages of each topic that may wait for the others."""
+
+
+class PoseNode(Node):
+    """Matches and depth -> VisualOdometry -> topics. Its work is short, so it needs no thread of its own."""
+
+    def __init__(self) -> None:
+        super().__init__("pose_node")
+        self.configs = parameters.declare(self, OdometryConfig, OutputConfig)
+        self.motion = Motion(self, self.configs, threading.RLock())
+        self.received = self.without_depth = self.refused = 0
+        self._waiting: deque[tuple[messages.StampedMatches, float]] = deque()  # with the time of arrival
+        self._cameras: dict[int, PinholeCamera] = {}  # by stamp, in the order of arrival
+        self._depths: dict[int, np.ndarray] = {}
+        self._last_ns: int | None = None
+        qos = QoSProfile(depth=LIMIT)  # reliable: a match message that is lost is a motion that is lost
+        self._inputs = {
+            "flow/matches": self.create_subscription(PointCloud2, "flow/matches", self._take_matches, qos),
+            "flow/camera_info": self.create_subscription(CameraInfo, "flow/camera_info", self._take_camera, qos),
+            "network_depth/image": self.create_subscription(Image, "network_depth/image", self._take_depth, qos),
+        }
+        self.health = Health(self, self.problems, self._details)
+        parameters.on_change(self, self.configs, self.motion.apply)
+        self.create_timer(0.1, self._work, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def problems(self) -> list[str]:
+        """What keeps the node from answering, a sentence each."""
+        silent = [topic for topic in self._inputs if not self.count_publishers(topic)]
+        missing = [
+            f"no publisher on {self.resolve_topic_name(topic)}; start flow_node and depth_node" for topic in silent
+        ]
+        return missing + self.motion.problems()
+
+    # ------------------------------------------------------------------------------------------------ parts arrive
+    def _take_matches(self, message: PointCloud2) -> None:
+        self.received += 1
+        try:
+            self._waiting.append((messages.matches_from_message(message), time.monotonic()))
+        except ImageError as error:
+            self._refuse(str(error))
+        self._work()
+
+    def _take_camera(self, message: CameraInfo) -> None:
+        try:
+            _keep(self._cameras, messages.stamp_ns(message.header.stamp), messages.camera_from_message(message))
+        except CameraError as error:
+            self._refuse(str(error))
+        self._work()
+
+    def _take_depth(self, message: Image) -> None:
+        try:
+            _keep(self._depths, messages.stamp_ns(message.header.stamp), messages.depth_from_message(message))
+        except ImageError as error:
+            self._refuse(str(error))
+        self._work()
+
+    def _refuse(self, reason: str) -> None:
+        self.refused += 1
+        self.get_logger().warning(f"refused: {reason}", throttle_duration_sec=5.0)
+
+    # ----------------------------------------------------------------------------------------------- frames leave
+    def _work(self) -> None:
+        """Answer the matches, in the order in which they came, that are complete or have waited long enough."""
+        while self._waiting:
+            stamped, arrived_at = self._waiting[0]
+            waited = time.monotonic() - arrived_at > PATIENCE or len(self._waiting) > LIMIT
+            camera, depth = self._cameras.get(stamped.stamp_ns), self._depths.get(stamped.stamp_ns)
+            depth_is_late = depth is None and self.count_publishers("network_depth/image") > 0
+            depth_was_skipped = any(stamp > stamped.stamp_ns for stamp in self._depths)  # it comes in order
+            if not waited and (camera is None or (depth_is_late and not depth_was_skipped)):
+                return
+            self._waiting.popleft()
+            if camera is None:
+                self._refuse(
+                    f"matches without a CameraInfo of their stamp on {self.resolve_topic_name('flow/camera_info')}"
+                )
+            else:
+                self._answer(stamped, camera, depth, arrived_at)
+
+    def _answer(
+        self,
+        stamped: messages.StampedMatches,
+        camera: PinholeCamera,
+        depth: np.ndarray | None,
+        arrived_at: float,
+    ) -> None:
+        if self._last_ns is not None and stamped.stamp_ns <= self._last_ns:
+            self.motion.outputs.forget()  # flow_node has told why stamps went back
+        self._last_ns = stamped.stamp_ns
+        self.without_depth += depth is None
+        matches = stamped.matches
+        estimate = self.motion.odometry.process_matches(
+            stamped.stamp_ns,
+            camera,
+            stamped.reference_stamp_ns,
+            matches.points_1,
+            matches.points_2,
+            matches.scores,
+            depth,
+        )
+        latency_ms = 1e3 * (time.monotonic() - arrived_at)
+        details = {"received": self.received, "refused": self.refused, "latency_ms": round(latency_ms, 3)}
+        if self.motion.publish(estimate, stamped.frame_id, camera, None, details):
+            self.health.output(latency_ms)
+
+    def _details(self) -> list[DiagnosticStatus]:
+        rate = self.health.rate("matches", self.received)
+        status = messages.diagnostic_status(
+            DiagnosticStatus.OK if rate > 0 else DiagnosticStatus.WARN,
+            f"{self.get_name()}: matches",
+            "arriving" if rate > 0 else "none in the last second",
+            {
+                "rate_hz": rate,
+                "received": self.received,
+                "without_depth": self.without_depth,
+                "refused": self.refused,
+            },
+        )
+        return [status, *self.motion.details()]
+
+
+def _keep(parts: dict, stamp_ns: int, part: object) -> None:
+    parts.pop(stamp_ns, None)
+    parts[stamp_ns] = part
+    while len(parts) > LIMIT:
+        del parts[next(iter(parts))]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point of ``pose_node``."""
+    return run(PoseNode, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

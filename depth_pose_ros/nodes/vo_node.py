@@ -1,0 +1,92 @@
+"""Visual odometry in one process: images in; odometry, TF, depth and cloud out.
+
+Topics in: `image` (or `image/compressed`) and its sibling `camera_info`. Out: `odom`, `/tf`, `depth/image`,
+`depth/camera_info`, `points`, `path`, `flow/image`, `status`, `/diagnostics`. Services: `~/reset`,
+`~/save_trajectory`, `~/pause`.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from depth_pose_ros.config import NetworkConfig, OdometryConfig, OutputConfig
+from depth_pose_ros.engines import load_depth, load_flow
+from depth_pose_ros.errors import ConfigError
+from depth_pose_ros.nodes import parameters
+from depth_pose_ros.nodes.camera_input import CameraImage
+from depth_pose_ros.nodes.camera_node import CameraNode
+from depth_pose_ros.nodes.motion import Motion
+from depth_pose_ros.nodes.publishers import FlowPicturePublisher
+from depth_pose_ros.nodes.running import run
+from depth_pose_ros.odometry import Frame
+
+
+class VisualOdometryNode(CameraNode):
+    """Image -> Frame -> VisualOdometry -> Estimate -> topics."""
+
+    def __init__(self) -> None:
+        super().__init__("vo_node", OdometryConfig, OutputConfig)
+        if self.configs[NetworkConfig].depth_model == "none" and self.configs[OdometryConfig].scale_source == "network":
+            raise ConfigError(
+                "scale_source = 'network' needs a depth network, but depth_model is none; "
+                "set scale_source to camera_height, median_depth or none"
+            )
+        self.motion = Motion(self, self.configs, self.lock)
+        self._flow_picture = FlowPicturePublisher(self)
+        parameters.on_change(self, self.configs, self.motion.apply)
+        self.start()
+
+    def load(self, width: int, height: int) -> tuple[tuple[int, int], int]:
+        """See CameraNode."""
+        config = self.configs[NetworkConfig]
+        flow = load_flow(config.flow_model, width, height, config.backend, config.threads)
+        networks = [flow]
+        depth = None
+        if config.depth_model != "none":
+            depth = load_depth(config.depth_model, flow.width, flow.height, config.backend, config.threads)
+            networks.append(depth)
+        for network in networks:
+            self.network_loaded(network)
+        with self.lock:
+            self.motion.odometry.flow, self.motion.odometry.depth = flow, depth
+        return flow.manifest.recommended_size, math.lcm(*(n.manifest.inputs.multiple_of for n in networks))
+
+    def process(self, image: CameraImage, frame: Frame, prepare_ms: dict[str, float]) -> bool:
+        """See CameraNode."""
+        if image.jumped_back:
+            self.motion.outputs.forget()
+        estimate = self.motion.odometry.process(frame)
+        if estimate.flow is not None:
+            height, width = frame.image.shape[:2]
+            self._flow_picture.publish(estimate.stamp_ns, image.frame_id, estimate.flow, width, height)
+        details = {
+            "received": self.camera.received,
+            "dropped": self.camera.dropped,
+            "refused": self.camera.refused,
+            "backend": ", ".join(f"{name}: {backend}" for name, backend in self.network_backends.items()),
+            "latency_ms": round(1e3 * (time.monotonic() - image.received_at), 3),
+            **{f"{name}_ms": round(ms, 3) for name, ms in prepare_ms.items()},
+        }
+        full = frame.camera.resized(image.model.image_width, image.model.image_height)
+        return self.motion.publish(estimate, image.frame_id, full, frame.image, details)
+
+    def problems(self) -> list[str]:
+        """See CameraNode."""
+        return super().problems() + self.motion.problems()
+
+    def details(self) -> list[DiagnosticStatus]:
+        """See CameraNode."""
+        return super().details() + self.motion.details()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point of ``vo_node``."""
+    return run(VisualOdometryNode, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

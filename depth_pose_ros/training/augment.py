@@ -1,0 +1,89 @@
+"""Random crops, flips and photometry that turn a pool of rendered samples into training batches.
+
+Everything is drawn from one NumPy generator per item, so that item i of a run is the same on every machine and after a
+resume.
+"""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from depth_pose_ros.worlds.camera_effects import CameraEffects, apply_camera_effects
+from depth_pose_ros.worlds.sample import Sample
+
+EFFECTS = CameraEffects(gray=0.35)
+"""Many robots have grey cameras, and the shapes of things do not depend on their colours."""
+
+
+def recoloured(sample: Sample, rng: np.random.Generator) -> Sample:
+    """The sample as another camera would have given it: camera effects, and half the time other colours."""
+    if rng.random() < 0.5:
+        order = rng.permutation(3)
+        sample = replace(sample, image_1=sample.image_1[order], image_2=sample.image_2[order])
+    return apply_camera_effects(sample, rng, EFFECTS)
+
+
+def flow_item(rng: np.random.Generator, sample: Sample, width: int, height: int) -> dict[str, Tensor]:
+    """One training item for flow: a crop of width x height, flipped, with camera effects."""
+    sample = recoloured(sample, rng)
+    full_h, full_w = sample.image_1.shape[1:]
+    x = int(rng.integers(0, full_w - width + 1))
+    y = int(rng.integers(0, full_h - height + 1))
+    window = np.s_[..., y : y + height, x : x + width]
+    images = [np.asarray(i)[window].astype(np.float32) / 255.0 for i in (sample.image_1, sample.image_2)]
+    flows = [np.asarray(f)[window].astype(np.float32) for f in (sample.flow_forward, sample.flow_backward)]
+    hidden = [np.asarray(o)[window].astype(np.float32)[None] for o in (sample.occluded_1, sample.occluded_2)]
+    if rng.random() < 0.5:
+        images, flows, hidden = ([v[..., ::-1] for v in values] for values in (images, flows, hidden))
+        flows = [f * np.array([-1, 1], np.float32)[:, None, None] for f in flows]
+    if rng.random() < 0.2:
+        images, flows, hidden = ([v[..., ::-1, :] for v in values] for values in (images, flows, hidden))
+        flows = [f * np.array([1, -1], np.float32)[:, None, None] for f in flows]
+    if rng.random() < 0.5:
+        images, flows, hidden = images[::-1], flows[::-1], hidden[::-1]
+    # A match that left the crop has no match in it.
+    grid_y, grid_x = np.mgrid[0:height, 0:width]
+    for f, o in zip(flows, hidden, strict=True):
+        to_x, to_y = grid_x + f[0], grid_y + f[1]
+        o[0][(to_x < 0) | (to_x > width - 1) | (to_y < 0) | (to_y > height - 1)] = 1.0
+    names = ("image_1", "image_2", "forward", "backward", "hidden_1", "hidden_2")
+    values = (*images, *flows, *hidden)
+    return {n: torch.from_numpy(np.ascontiguousarray(v)) for n, v in zip(names, values, strict=True)}
+
+
+def depth_item(
+    rng: np.random.Generator, sample: Sample, width: int, height: int, reference_focal: float, zoom: float = 1.5
+) -> dict[str, Tensor]:
+    """One training item for depth: a random zoom and crop of one of the two images.
+
+    The depth is multiplied by ``reference_focal / fx`` of the zoomed image: what one image can tell (see SmallDepth).
+    """
+    sample = recoloured(sample, rng)
+    first = rng.random() < 0.5
+    image = np.asarray(sample.image_1 if first else sample.image_2)
+    depth = np.asarray(sample.depth_1 if first else sample.depth_2).astype(np.float32)
+    fx = float(sample.K[0, 0])
+    full_h, full_w = image.shape[1:]
+    least = max(width / full_w, height / full_h)
+    scale = least * float(np.exp(rng.uniform(0.0, np.log(zoom))))
+    crop_w, crop_h = min(full_w, round(width / scale)), min(full_h, round(height / scale))
+    x = int(rng.integers(0, full_w - crop_w + 1))
+    y = int(rng.integers(0, full_h - crop_h + 1))
+    scale_x = width / crop_w
+    image = np.ascontiguousarray(image[:, y : y + crop_h, x : x + crop_w].transpose(1, 2, 0))
+    depth = np.ascontiguousarray(depth[y : y + crop_h, x : x + crop_w])
+    interpolation = cv2.INTER_AREA if scale_x < 1.0 else cv2.INTER_LINEAR
+    image = (
+        cv2.resize(image, (width, height), interpolation=interpolation).transpose(2, 0, 1).astype(np.float32) / 255.0
+    )
+    depth = cv2.resize(depth, (width, height), interpolation=cv2.INTER_NEAREST)
+    if rng.random() < 0.5:
+        image, depth = image[..., ::-1], depth[..., ::-1]
+    depth = depth * np.float32(reference_focal / (fx * scale_x))
+    return {
+        "image": torch.from_numpy(np.ascontiguousarray(image, np.float32)),
+        "depth": torch.from_numpy(np.ascontiguousarray(depth)[None]),
+    }

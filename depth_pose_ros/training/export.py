@@ -1,0 +1,236 @@
+"""Export a network to the files that the engines run: ONNX in fp32 and mixed fp16, a self-check pair, a manifest."""
+
+import argparse
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import torch
+import yaml
+from torch import Tensor, nn
+
+from depth_pose_ros.engines import self_check
+from depth_pose_ros.engines.manifest import Inputs, Manifest, ModelFile, Outputs, sha256_of
+from depth_pose_ros.errors import DepthPoseError, ModelError
+from depth_pose_ros.networks.registry import NETWORKS, build_network, load_network, task_of
+from depth_pose_ros.training.onnx_graph import OPSET, check_onnx, simplify, to_mixed_half
+
+FLOW_TOLERANCE_PX = 1e-3
+DEPTH_TOLERANCE = 1e-4
+"""How far ONNX Runtime may be from torch, for 99 % of the values. Not for all: a network that picks the best of nearly
+equal matches may pick another one when the last bit changes, and random weights can make a sigmoid steep."""
+
+
+class FlowGraph(nn.Module):
+    """A flow network as one graph: two images in, both directions out, each image encoded once."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image_1: Tensor, image_2: Tensor) -> tuple[Tensor, ...]:
+        """Images (1, 3, H, W) -> forward, backward and, where the network has it, sigma."""
+        outputs = self.network(image_1, image_2)
+        return tuple(outputs[name] for name in ("forward", "backward", "sigma") if outputs[name] is not None)
+
+
+def export_network(
+    network: nn.Module,
+    path: Path,
+    provenance: Mapping[str, Any] | None = None,
+    recommended_size: tuple[int, int] = (640, 192),
+    licence: str = "",
+) -> Manifest:
+    """Write ``<path>.onnx``, ``<path>.fp16.onnx``, ``<path>.npz`` (self-check) and ``<path>.yaml``.
+
+    network: any of ``NETWORKS``, whose forward takes images (B, 3, H, W) float BGR in [0, 1].
+    path: with or without a suffix; its stem is the model's name.
+    provenance: how the weights came to be; goes into the manifest.
+
+    Both files pass :func:`check_onnx`; the fp32 file agrees with torch, or ModelError says how far it is off and
+    nothing is left behind.
+    """
+    task = task_of(network)
+    path = path.with_suffix("") if path.suffix in (".onnx", ".yaml") else path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files = {suffix: path.with_name(path.name + suffix) for suffix in (".onnx", ".fp16.onnx", ".npz", ".yaml")}
+    for stale in files.values():
+        stale.unlink(missing_ok=True)
+    try:
+        return _export(network.eval(), task, path.name, files, provenance or {}, recommended_size, licence)
+    except DepthPoseError:
+        for partial in files.values():
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def _export(
+    network: nn.Module,
+    task: str,
+    name: str,
+    files: Mapping[str, Path],
+    provenance: Mapping[str, Any],
+    recommended_size: tuple[int, int],
+    licence: str,
+) -> Manifest:
+    inputs = Inputs(("image_1", "image_2") if task == "flow" else ("image",), multiple_of=network.multiple_of)
+    images = example_images(network.multiple_of)[: len(inputs.names)]
+    tensors = [torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255.0 for image in images]
+    graph = FlowGraph(network) if task == "flow" else network
+    with torch.no_grad():
+        results = graph(*tensors)
+    results = list(results) if task == "flow" else [results]
+    names = ("forward", "backward", "sigma")[: len(results)] if task == "flow" else ("inverse_depth",)
+    if not all(torch.isfinite(result).all() for result in results):
+        raise ModelError(f"the network's outputs for the example images are not finite; {name} is not exported")
+
+    onnx_path = files[".onnx"]
+    with torch.no_grad(), warnings.catch_warnings():
+        # The tracer warns of every size that becomes a Python number; the sizes checked below would show a frozen one.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            graph,
+            tuple(tensors),
+            str(onnx_path),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=list(inputs.names),
+            output_names=list(names),
+            dynamic_axes={key: {2: "height", 3: "width"} for key in inputs.names}
+            | {key: {2: f"{key}_height", 3: f"{key}_width"} for key in names},
+        )
+    simplify(onnx_path)
+    check_onnx(onnx_path)
+    onnx.save(to_mixed_half(onnx.load(onnx_path)), files[".fp16.onnx"])
+    check_onnx(files[".fp16.onnx"], half=True)
+
+    np.savez_compressed(
+        files[".npz"], **dict(zip(inputs.names, images)), **{k: r[0].numpy() for k, r in zip(names, results)}
+    )
+    config = getattr(network, "config", None)
+    manifest = Manifest(
+        path=files[".yaml"],
+        name=name,
+        task=task,
+        files={
+            precision: ModelFile(files[suffix], sha256_of(files[suffix]))
+            for precision, suffix in (("fp32", ".onnx"), ("fp16", ".fp16.onnx"))
+        },
+        inputs=inputs,
+        outputs=Outputs(
+            names,
+            network.stride,
+            kind="" if task == "flow" else "inverse_depth",
+            reference_focal=getattr(config, "reference_focal", None),
+        ),
+        recommended_size=recommended_size,
+        self_check=files[".npz"],
+        training=json.loads(json.dumps(dict(provenance), default=str)),  # tuples become lists, as YAML wants
+        licence=licence,
+    )
+    manifest.check_size(*recommended_size)
+    manifest.save()
+    compare_with_torch(network, manifest, [images[0].shape[1::-1], recommended_size])
+    outcome = self_check(manifest, "cpu")
+    if not outcome.passed:
+        raise ModelError(str(outcome))
+    return manifest
+
+
+def compare_with_torch(network: nn.Module, manifest: Manifest, sizes: list[tuple[int, int]]) -> list[float]:
+    """Difference of ONNX Runtime from torch at each (width, height), over 99 % of the values.
+
+    In px for flow, relative for inverse depth. ModelError when it is above the tolerance.
+    """
+    from depth_pose_ros.engines.estimators import NetworkDepth, NetworkFlow
+
+    errors = []
+    for width, height in sizes:
+        images = example_images(manifest.inputs.multiple_of, width, height)[: len(manifest.inputs.names)]
+        engine = (NetworkFlow if manifest.task == "flow" else NetworkDepth)(manifest, width, height, "cpu", 0)
+        actual = engine.outputs(*images)
+        with torch.no_grad():
+            wanted = network(*(torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255.0 for image in images))
+        if manifest.task == "flow":
+            difference = [
+                np.linalg.norm(actual[key] - wanted[key][0].numpy(), axis=0) for key in ("forward", "backward")
+            ]
+            error, tolerance, unit = float(np.quantile(difference, 0.99)), FLOW_TOLERANCE_PX, "px"
+        else:
+            reference = wanted[0].numpy()
+            relative = np.abs(actual[manifest.outputs.names[0]] - reference) / np.abs(reference)
+            error, tolerance, unit = float(np.quantile(relative, 0.99)), DEPTH_TOLERANCE, "relative"
+        if not error <= tolerance:
+            raise ModelError(
+                f"{manifest.name} at {width}x{height}: ONNX Runtime is {error:.2g} ({unit}) from torch, "
+                f"allowed {tolerance:g}; a size may have been frozen into the graph"
+            )
+        errors.append(error)
+    return errors
+
+
+def example_images(multiple_of: int, width: int = 320, height: int = 96) -> tuple[np.ndarray, np.ndarray]:
+    """Two (H, W, 3) uint8 BGR images of a textured plane seen by a camera that moves forward and turns.
+
+    The size is at least the one given, and a multiple as the network wants it. The same for every call.
+    """
+    width, height = (-(-size // multiple_of) * multiple_of for size in (width, height))
+    rng = np.random.default_rng(7)
+    canvas = np.zeros((height, width, 3), np.float32)
+    for cells in (4, 8, 16, 32, 64):
+        noise = rng.normal(size=(cells, 2 * cells, 3)).astype(np.float32)
+        canvas += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC) / np.sqrt(cells)
+    canvas = np.clip(128.0 + 55.0 * canvas, 0, 255)
+    motion = cv2.getRotationMatrix2D((0.45 * width, 0.4 * height), 1.0, 1.04)
+    motion[:, 2] += (0.01 * width, -0.01 * height)
+    moved = cv2.warpAffine(canvas, motion, (width, height), borderMode=cv2.BORDER_REFLECT)
+    return canvas.astype(np.uint8), np.clip(moved, 0, 255).astype(np.uint8)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``depth_pose export``."""
+    parser.add_argument("checkpoint", type=Path, nargs="?", help="checkpoint of a training run")
+    parser.add_argument(
+        "--network", choices=sorted(NETWORKS), help="instead of a checkpoint: this network with random weights"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="where to write, e.g. models/flow_small.onnx")
+    parser.add_argument(
+        "--size", type=int, nargs=2, default=(640, 192), metavar=("W", "H"), help="input size to recommend (640 192)"
+    )
+    parser.add_argument("--provenance", type=Path, help="YAML file added to what the manifest says of the training")
+    parser.add_argument("--licence", default="", help="licence of the weights, for the manifest")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """``depth_pose export``: a checkpoint becomes a model that the engines run."""
+    if (arguments.checkpoint is None) == (arguments.network is None):
+        raise ModelError("give either a checkpoint or --network NAME")
+    if arguments.checkpoint is not None:
+        network, provenance = load_network(arguments.checkpoint)
+    else:
+        network, provenance = build_network(arguments.network), {"network": arguments.network, "weights": "random"}
+    if arguments.provenance is not None:
+        try:
+            provenance |= yaml.safe_load(arguments.provenance.read_text(encoding="utf-8")) or {}
+        except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
+            raise ModelError(f"--provenance {arguments.provenance} is no YAML mapping: {error}") from error
+    manifest = export_network(network, arguments.out, provenance, tuple(arguments.size), arguments.licence)
+    print(describe(manifest))
+    return 0
+
+
+def describe(manifest: Manifest) -> str:
+    """A few lines on what was written."""
+    lines = [f"{manifest.name}: {manifest.task}, manifest {manifest.path}"]
+    for precision, file in manifest.files.items():
+        counts = check_onnx(file.path, half=precision == "fp16")
+        size = file.path.stat().st_size / 1e6
+        lines.append(
+            f"  {precision}: {file.path.name}, {size:.1f} MB, {counts.total()} nodes, {counts['Conv']} convolutions"
+        )
+    return "\n".join(lines)

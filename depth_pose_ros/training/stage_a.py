@@ -1,0 +1,212 @@
+"""Stage A: train a flow or a depth network on rendered worlds, whose truth is exact, with Lightning.
+
+A run is a pure function of its seed, its pool and its settings: item i of the run is drawn from the generator (seed,
+i), so an interrupted run resumes at the very item where its last checkpoint stood.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from depth_pose_ros.errors import ConfigError
+from depth_pose_ros.networks.matching_flow import MatchingFlow
+from depth_pose_ros.networks.small_depth import SmallDepth
+from depth_pose_ros.training.augment import depth_item, flow_item
+from depth_pose_ros.training.supervised import depth_loss, flow_loss
+from depth_pose_ros.worlds.pool import PoolDataset, read_sample
+from depth_pose_ros.worlds.scenes import KINDS
+
+WIDE = 2.2
+"""Width over height above which a crop is a wide one."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Settings of one Stage A run."""
+
+    seed: int = 1
+    steps: int = 10_000
+    batch: int = 8
+    learning_rate: float = 4e-4
+    weight_decay: float = 1e-4
+    warmup: int = 200
+    sizes: tuple[tuple[int, int], ...] = ((192, 128),)
+    """Crop sizes (width, height); one is drawn per batch."""
+
+
+class PoolItems(IterableDataset):
+    """Endless augmented items from pool files; item i depends on (seed, i) only."""
+
+    def __init__(
+        self, files: Sequence[Path], config: TrainingConfig, make: Callable[..., dict[str, Tensor]], start: int = 0
+    ) -> None:
+        self.files, self.config, self.make, self.start = list(files), config, make, start
+        # A wide crop of a room shows a strip of wall: nobody mounts such a camera indoors, and nothing tells its depth.
+        self.wide_files = [file for file in self.files if file.name.split("_")[0] != "room"]
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        worker = get_worker_info()
+        workers, me = (worker.num_workers, worker.id) if worker else (1, 0)
+        batch = self.config.batch
+        index = self.start
+        while True:
+            # Whole batches go to one worker, as the loader collects them.
+            if (index // batch) % workers == me:
+                draw = int(
+                    np.random.default_rng((self.config.seed, 7, index // batch)).integers(len(self.config.sizes))
+                )
+                width, height = self.config.sizes[draw]
+                rng = np.random.default_rng((self.config.seed, 3, index))
+                files = self.wide_files if width > WIDE * height and self.wide_files else self.files
+                file = files[int(rng.integers(len(files)))]
+                yield self.make(rng, read_sample(file), width, height)
+            index += 1
+
+
+class StageA(L.LightningModule):
+    """What flow and depth training share: optimiser, schedule, data that resumes in the right place."""
+
+    def __init__(
+        self, network: torch.nn.Module, config: TrainingConfig, files: Sequence[Path], workers: int = 0
+    ) -> None:
+        super().__init__()
+        # Channels last: a tenth faster on a CPU and what tensor cores want.
+        self.network = network.to(memory_format=torch.channels_last)
+        self.config, self.files, self.workers = config, files, workers
+
+    def item(self, rng: np.random.Generator, sample: Any, width: int, height: int) -> dict[str, Tensor]:
+        """One training item of width x height from a rendered sample."""
+        raise NotImplementedError
+
+    def terms(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The loss of a batch and its parts, and what is worth logging."""
+        raise NotImplementedError
+
+    def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
+        terms = self.terms(batch)
+        self.log_dict({k: v.detach() for k, v in terms.items()}, prog_bar=True)
+        return terms["loss"]
+
+    def train_dataloader(self) -> DataLoader:
+        start = self.trainer.global_step * self.config.batch
+        items = PoolItems(self.files, self.config, self.item, start)
+        return DataLoader(items, batch_size=self.config.batch, num_workers=self.workers)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        config = self.config
+        optimiser = torch.optim.AdamW(self.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+
+        def factor(step: int) -> float:
+            cosine = 0.5 * (1.0 + math.cos(math.pi * min(step / config.steps, 1.0)))
+            return min((step + 1) / config.warmup, 1.0) * (0.02 + 0.98 * cosine)
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["provenance"] = {
+            "network": type(self.network).__name__,
+            "config": asdict(self.network.config),
+            "training": asdict(self.config),
+            "samples": len(self.files),
+            "steps_done": self.trainer.global_step,
+        }
+
+
+class FlowStageA(StageA):
+    """Flow from worlds."""
+
+    network: MatchingFlow
+
+    def item(self, rng: np.random.Generator, sample: Any, width: int, height: int) -> dict[str, Tensor]:
+        return flow_item(rng, sample, width, height)
+
+    def terms(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        features_1, features_2 = self.network.encode(batch["image_1"]), self.network.encode(batch["image_2"])
+        out = self.network.match_all(features_1, features_2)
+        return flow_loss(out, batch["forward"], batch["backward"], batch["hidden_1"], batch["hidden_2"])
+
+
+class DepthStageA(StageA):
+    """Depth from worlds."""
+
+    network: SmallDepth
+
+    def item(self, rng: np.random.Generator, sample: Any, width: int, height: int) -> dict[str, Tensor]:
+        config = self.network.config
+        return depth_item(rng, sample, width, height, config.reference_focal / config.shrink)
+
+    def terms(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return depth_loss(self.network.shrunk(batch["image"]), batch["depth"])
+
+
+class LogLine(Callback):
+    """One line of the log every so many steps: step, loss and terms averaged since the last line."""
+
+    def __init__(self, every: int = 50) -> None:
+        self.every, self.sums, self.count = every, {}, 0
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+        for name, value in trainer.callback_metrics.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(value)
+        self.count += 1
+        if trainer.global_step % self.every == 0:
+            means = " ".join(f"{n} {v / self.count:.4f}" for n, v in sorted(self.sums.items()))
+            print(f"step {trainer.global_step} {means}", flush=True)
+            self.sums, self.count = {}, 0
+
+
+def fit(
+    task: str,
+    pools: Sequence[Path],
+    out: Path,
+    config: TrainingConfig,
+    network: torch.nn.Module | None = None,
+    workers: int = 0,
+    start_from: Path | None = None,
+    checkpoint_every: int = 250,
+    **trainer_options: Any,
+) -> torch.nn.Module:
+    """Train ``task`` ("flow" or "depth") on rendered pools; checkpoints and the log go to ``out``.
+
+    If ``out/last.ckpt`` exists the run resumes from it. ``start_from`` takes the weights of another checkpoint instead
+    of random ones. ``trainer_options`` go to Lightning's Trainer (devices, num_nodes, precision, accelerator ...).
+    """
+    L.seed_everything(config.seed, verbose=False)
+    if task == "flow":
+        module: StageA = FlowStageA(network or MatchingFlow(), config, PoolDataset(*pools).files, workers)
+    elif task == "depth":
+        files = PoolDataset(*pools, kinds=set(KINDS)).files
+        module = DepthStageA(network or SmallDepth(), config, files, workers)
+    else:
+        raise ConfigError(f"unknown task {task!r}: expected 'flow' or 'depth'")
+    out.mkdir(parents=True, exist_ok=True)
+    last = out / "last.ckpt"
+    if start_from is not None and not last.exists():
+        state = torch.load(start_from, map_location="cpu", weights_only=True)["state_dict"]
+        module.load_state_dict(state)
+    trainer = L.Trainer(
+        max_steps=config.steps,
+        max_epochs=-1,
+        callbacks=[
+            ModelCheckpoint(out, filename="last", every_n_train_steps=checkpoint_every, enable_version_counter=False),
+            LogLine(),
+        ],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        gradient_clip_val=1.0,
+        **trainer_options,
+    )
+    trainer.fit(module, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    trainer.save_checkpoint(last)
+    return module.network

@@ -1,0 +1,1 @@
+"""Procedural scenes with exact flow, occlusion, depth and pose, to learn from and to test against."""

@@ -1,0 +1,24 @@
+"""What every test runs under, set before anything imports rclpy."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# rclpy leaves out its checks of message fields by default: tests want every wrong type told.
+os.environ["ROS_PYTHON_CHECK_FIELDS"] = "1"
+# Tests must not hear, nor be heard by, a robot or another run of the tests.
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
+os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(ROOT / "config" / "fastdds.xml"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real images beside the checkout, which not everybody has."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real images at {folder}")
+    return folder

@@ -1,0 +1,432 @@
+"""VisualOdometry on rendered corridors with exact truth, and on real images where they are at hand.
+
+Flow is OpenCV's DIS, a real estimator with real errors that needs no network file; depth is the scene's own, with the
+errors of a network.
+"""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import cv2
+import numpy as np
+import pytest
+
+from depth_pose_ros.camera import PinholeCamera
+from depth_pose_ros.config import OdometryConfig
+from depth_pose_ros.engines.engine import FlowField
+from depth_pose_ros.geometry import correspondences, refine, se3
+from depth_pose_ros.odometry import Frame, State, VisualOdometry, keeps_reference
+
+CAMERA = PinholeCamera(480, 240, 300.0, 310.0, 238.0, 118.0)
+SMALL = (320, 160)
+GROUND = 1.65  # m below the camera
+WALLS = [  # point and normal of each plane of a corridor, in the frame of the first camera
+    ((0, GROUND, 0), (0, 1, 0)),
+    ((0, -3.0, 0), (0, -1, 0)),
+    ((-4.0, 0, 0), (-1, 0, 0)),
+    ((5.0, 0, 0), (1, 0, 0)),
+    ((0, 0, 30.0), (0, 0, 1)),
+]
+
+
+def texture(seed):
+    rng = np.random.default_rng(seed)
+    noise = [cv2.resize(rng.normal(0, s**0.7, (1024 // s,) * 2), (1024, 1024), interpolation=2) for s in (2, 4, 8, 32)]
+    return cv2.normalize(cv2.GaussianBlur(sum(noise), (0, 0), 0.8), None, 0, 255, cv2.NORM_MINMAX).astype(np.float32)
+
+
+TEXTURES = [texture(seed) for seed in range(len(WALLS))]
+
+
+def render(T_world_camera):
+    """Gray image (H, W) uint8 and depth (H, W) of the corridor, seen by CAMERA."""
+    shape = (CAMERA.height, CAMERA.width)
+    v, u = np.indices(shape)
+    rays = CAMERA.rays(np.stack([u.ravel(), v.ravel()], 1)) @ T_world_camera[:3, :3].T
+    origin = T_world_camera[:3, 3]
+    depth, gray = np.full(shape, np.inf, np.float32), np.zeros(shape, np.float32)
+    for (point, normal), image in zip(WALLS, TEXTURES):
+        facing = rays @ np.array(normal, float)
+        z = ((np.array(point, float) - origin) @ normal) / np.where(facing > 1e-6, facing, np.nan)
+        X = origin + rays * z[:, None]
+        axes = [i for i in range(3) if normal[i] == 0]
+        place = ((X[:, axes] * 60.0 + 3000.0) % 1023).astype(np.float32).reshape(*shape, 2)
+        z = z.reshape(shape)
+        nearer = (z > 0) & (z < depth)
+        depth[nearer] = z[nearer]
+        gray[nearer] = cv2.remap(image, np.nan_to_num(place), None, cv2.INTER_LINEAR)[nearer]
+    return np.clip(gray, 0, 255).astype(np.uint8), depth
+
+
+class DISFlow:
+    """OpenCV's dense flow behind the protocol of a flow network, with its coarse grid."""
+
+    backend = "cv2.DISOpticalFlow"
+    stride = 4
+
+    def __init__(self, width, height):
+        self.width, self.height = width, height
+        self._dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+
+    def features(self, image):
+        return cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+
+    def flow(self, features_1, features_2):
+        size = (self.width // self.stride, self.height // self.stride)
+        pair = ((features_1, features_2), (features_2, features_1))
+        there, back = (cv2.resize(self._dis.calc(a, b, None), size, interpolation=cv2.INTER_AREA) for a, b in pair)
+        return FlowField(there, back, None, self.stride)
+
+
+class SceneDepth:
+    """The depth of the frame that is being looked at, as a network would give it: in its own unit, with errors."""
+
+    width, height = SMALL
+    backend = "the scene"
+
+    def __init__(self, unit=1.0, spread=0.1):
+        self.unit, self.spread, self.of_image = unit, spread, {}
+
+    def depth(self, image, fx=None):
+        depth = cv2.resize(self.of_image[image.tobytes()], (160, 80), interpolation=cv2.INTER_NEAREST)
+        rng = np.random.default_rng(int(depth[40, 80] * 1e4))
+        patches = cv2.resize(rng.normal(0, self.spread, (6, 12)), (160, 80), interpolation=cv2.INTER_NEAREST)
+        return (self.unit * depth * np.exp(patches)).astype(np.float32)
+
+
+class Corridor:
+    """An odometry with what it is fed: ``see(T)`` is a frame 0.1 s after the last, from the pose ``T``."""
+
+    def __init__(self, depth=None, **config):
+        self.depth = depth
+        self.odometry = VisualOdometry(DISFlow(*SMALL), depth, OdometryConfig(**config))
+        self.time_ns = 0
+
+    def frame(self, T):
+        self.time_ns += 100_000_000
+        gray, depth = render(T)
+        image = cv2.cvtColor(cv2.resize(gray, SMALL, interpolation=cv2.INTER_AREA), cv2.COLOR_GRAY2BGR)
+        if self.depth is not None:
+            self.depth.of_image[image.tobytes()] = depth
+        return Frame(self.time_ns, image, gray, CAMERA)
+
+    def see(self, T):
+        return self.odometry.process(self.frame(T))
+
+
+def pose(x=0.0, y=0.0, z=0.0, pitch=0.0, yaw=0.0, roll=0.0):
+    return se3.make_pose(se3.so3_exp(np.radians([pitch, yaw, roll])), np.array([x, y, z]))
+
+
+DRIVE = [pose(z=0.4 * i, x=0.02 * i * i, yaw=1.2 * i, pitch=0.3 * np.sin(i)) for i in range(6)]
+
+
+def turn_deg(A, B):
+    return np.degrees(se3.rotation_angle(A[:3, :3].T @ B[:3, :3]))
+
+
+# ---------------------------------------------------------------------------------------------------------- tracking
+@pytest.mark.parametrize("unit", [1.0, 0.3])
+def test_drive_in_the_unit_of_the_network(unit):
+    corridor = Corridor(SceneDepth(unit), scale_source="network")
+    first = corridor.see(DRIVE[0])
+    assert first.state is State.INITIALISING and first.reason and first.dt == 0.0
+    np.testing.assert_array_equal(first.T_odom_camera, np.eye(4))
+    for i, T in enumerate(DRIVE[1:], 1):
+        estimate = corridor.see(T)
+        assert (estimate.state, estimate.reason) == (State.TRACKING, "")
+        assert estimate.dt == pytest.approx(0.1) and estimate.stamp_ns == corridor.time_ns
+        assert turn_deg(estimate.T_odom_camera, T) < 0.1
+        assert np.linalg.norm(estimate.T_odom_camera[:3, 3] / unit - T[:3, 3]) < 0.06 * np.linalg.norm(T[:3, 3])
+        step = se3.inverse(DRIVE[i - 1]) @ T
+        assert turn_deg(estimate.T_previous_current, step) < 0.1
+        assert np.linalg.norm(estimate.T_previous_current[:3, 3] / unit - step[:3, 3]) < 0.05
+        # The depth has the unit of the translation, and its camera its pixels.
+        truth = render(T)[1]
+        ours = cv2.resize(estimate.depth, (CAMERA.width, CAMERA.height), interpolation=cv2.INTER_NEAREST) / unit
+        assert abs(np.median(np.log(ours / truth))) < 0.06
+        assert estimate.camera == CAMERA.resized(160, 80)
+        assert estimate.scale.source == "network" and not estimate.scale.is_metric and estimate.scale.ok
+        assert estimate.matches > 800 and estimate.inliers > 0.7 * estimate.matches and estimate.parallax_px > 1.0
+        assert len(estimate.points_1) == len(estimate.points_2) == len(estimate.inlier_mask) == estimate.matches
+        assert estimate.flow is not None
+        for C in (estimate.motion_covariance, estimate.pose_covariance):
+            assert np.linalg.eigvalsh(C).min() > 0
+        assert set(estimate.timings_ms) >= {
+            "flow",
+            "depth",
+            "correspondences",
+            "refine",
+            "pose",
+            "triangulation",
+            "scale",
+        }
+
+
+def test_errors_are_about_as_large_as_the_covariance_says():
+    ratios = []
+    corridor = Corridor(SceneDepth(), scale_source="network")
+    for i in range(12):
+        estimate = corridor.see(pose(z=0.4 * i, yaw=0.5 * i))
+        if i:
+            step = pose(z=0.4, yaw=0.5)
+            step[:3, 3] = pose(yaw=0.5 * (i - 1))[:3, :3].T @ [0, 0, 0.4]
+            error = se3.so3_log(estimate.T_previous_current[:3, :3] @ step[:3, :3].T)
+            ratios.append(error @ np.linalg.solve(estimate.motion_covariance[3:, 3:], error) / 3.0)
+    assert 0.1 < np.mean(ratios) < 10.0
+
+
+def test_start_pose():
+    corridor = Corridor(SceneDepth(), scale_source="network")
+    start = pose(x=5, yaw=90)
+    corridor.odometry.reset(start)
+    for T in DRIVE[:3]:
+        estimate = corridor.see(T)
+    np.testing.assert_allclose(estimate.T_odom_camera, start @ DRIVE[2], atol=0.06)
+
+
+# ------------------------------------------------------------------------------------------------------------- scale
+def test_camera_height_gives_metres_with_and_without_a_depth_network():
+    for depth in (SceneDepth(0.4), None):
+        corridor = Corridor(depth, scale_source="camera_height", camera_height=GROUND)
+        for i in range(6):
+            estimate = corridor.see(pose(z=0.4 * i))
+        assert estimate.scale.is_metric and estimate.scale.source == "camera_height"
+        assert estimate.T_odom_camera[2, 3] == pytest.approx(2.0, rel=0.08)
+        if depth is not None:
+            truth = cv2.resize(render(pose(z=2.0))[1], (160, 80), interpolation=cv2.INTER_NEAREST)
+            assert abs(np.median(np.log(estimate.depth / truth))) < 0.08
+
+
+def test_median_depth_is_fixed():
+    corridor = Corridor(SceneDepth(0.4), scale_source="median_depth", median_depth=50.0)
+    for T in DRIVE[:4]:
+        estimate = corridor.see(T)
+        assert np.median(estimate.depth) == pytest.approx(50.0, rel=0.02)
+    unit = 50.0 / np.median(render(DRIVE[3])[1])
+    assert np.linalg.norm(estimate.T_previous_current[:3, 3]) / unit == pytest.approx(0.42, rel=0.15)
+    assert not estimate.scale.is_metric
+
+
+def test_without_scale_the_first_baseline_is_one_and_the_rest_follows():
+    for depth in (None, SceneDepth(7.0)):
+        corridor = Corridor(depth, scale_source="none")
+        lengths = []
+        for z in (0.0, 0.3, 0.6, 1.2, 1.5):
+            estimate = corridor.see(pose(z=z))
+            lengths.append(np.linalg.norm(estimate.T_previous_current[:3, 3]))
+            assert not estimate.scale.is_metric and estimate.scale.source == "none"
+        np.testing.assert_allclose(lengths[1:], [1.0, 1.0, 2.0, 1.0], rtol=0.08)
+
+
+def test_a_scale_that_cannot_be_had_is_not_claimed():
+    for source in ("network", "median_depth"):
+        corridor = Corridor(None, scale_source=source)
+        for T in DRIVE[:3]:
+            estimate = corridor.see(T)
+            assert estimate.scale.source == "none" and not estimate.scale.is_metric and estimate.depth is None
+    corridor = Corridor(SceneDepth(), scale_source="camera_height")
+    assert not corridor.see(DRIVE[0]).scale.is_metric  # no ground seen yet
+
+
+# ------------------------------------------------------------------------------------ little motion, and none at all
+@pytest.mark.parametrize("depth", [None, SceneDepth()], ids=["no depth", "depth"])
+def test_at_rest_nothing_drifts(depth):
+    corridor = Corridor(depth, scale_source="none" if depth is None else "network")
+    corridor.see(DRIVE[0])
+    moving = corridor.see(DRIVE[1])
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        frame = corridor.frame(DRIVE[1])
+        noisy = np.clip(frame.gray + rng.normal(0, 3, frame.gray.shape), 0, 255).astype(np.uint8)
+        if depth is not None:
+            depth.of_image[frame.image.tobytes()] = render(DRIVE[1])[1]
+        estimate = corridor.odometry.process(replace(frame, gray=noisy))
+        assert estimate.state is State.STATIONARY and "standing still" in estimate.reason
+        np.testing.assert_array_equal(estimate.T_previous_current, np.eye(4))
+        np.testing.assert_array_equal(estimate.T_odom_camera, moving.T_odom_camera)
+        assert (np.diag(estimate.motion_covariance) > 0).all()
+    assert corridor.see(DRIVE[2]).state is State.TRACKING
+
+
+def test_slow_motion_adds_up():
+    corridor = Corridor(SceneDepth(), scale_source="network")
+    states = []
+    for i in range(16):
+        estimate = corridor.see(pose(x=0.004 * i))  # about a third of a pixel each
+        states.append(estimate.state)
+    assert State.LOST not in states and states[1] is State.STATIONARY and states[-1] is State.TRACKING
+    np.testing.assert_allclose(estimate.T_odom_camera[:3, 3], [0.06, 0, 0], atol=0.015)
+
+
+def test_pure_rotation_is_a_rotation():
+    corridor = Corridor(SceneDepth(), scale_source="network")
+    for i in range(5):
+        estimate = corridor.see(pose(yaw=2.0 * i))
+    assert estimate.state is State.TRACKING and estimate.model in ("rotation", "pnp")
+    assert turn_deg(estimate.T_odom_camera, pose(yaw=8.0)) < 0.15
+    assert np.linalg.norm(estimate.T_odom_camera[:3, 3]) < 0.03
+
+
+# --------------------------------------------------------------------------------------------------- what goes wrong
+def test_a_black_frame_is_told_and_bridged():
+    corridor = Corridor(SceneDepth(), scale_source="network")
+    corridor.see(DRIVE[0])
+    before = corridor.see(DRIVE[1])
+    frame = corridor.frame(DRIVE[2])
+    black = corridor.odometry.process(replace(frame, image=np.zeros_like(frame.image), gray=np.zeros_like(frame.gray)))
+    assert black.state is State.LOST and "uniform" in black.reason
+    np.testing.assert_array_equal(black.T_odom_camera, before.T_odom_camera)
+    assert np.trace(black.pose_covariance) > 4 * np.trace(before.pose_covariance)
+    after = corridor.see(DRIVE[3])
+    assert after.state is State.TRACKING
+    assert np.linalg.norm(after.T_odom_camera[:3, 3] - DRIVE[3][:3, 3]) < 0.12  # nothing of the motion is missing
+    assert np.trace(after.pose_covariance) < np.trace(black.pose_covariance)
+
+
+def test_noise_is_lost_and_the_way_goes_on_from_the_last_pose():
+    corridor = Corridor(SceneDepth(), scale_source="network")
+    rng = np.random.default_rng(0)
+    for T in DRIVE[:2]:
+        before = corridor.see(T)
+    for _ in range(3):
+        frame = corridor.frame(DRIVE[2])
+        gray = rng.integers(0, 256, frame.gray.shape, np.uint8)
+        image = rng.integers(0, 256, frame.image.shape, np.uint8)
+        corridor.depth.of_image[image.tobytes()] = render(DRIVE[2])[1]
+        lost = corridor.odometry.process(replace(frame, gray=gray, image=image))
+        assert lost.state is State.LOST and lost.reason and lost.model == "none"
+        np.testing.assert_array_equal(lost.T_odom_camera, before.T_odom_camera)
+    # Somewhere else: the old reference is of no use, the last good frame is.
+    elsewhere = [pose(x=-1, z=9, yaw=60), pose(x=-1, z=9.1, yaw=61), pose(x=-1, z=9.2, yaw=62)]
+    states = [corridor.see(T).state for T in elsewhere]
+    assert states[-1] is State.TRACKING
+    step = corridor.see(pose(x=-1, z=9.3, yaw=63))
+    assert turn_deg(step.T_previous_current, pose(yaw=1.0)) < 0.2
+
+
+def test_gaps_and_stamps_that_go_back_start_a_new_pair_at_the_old_pose():
+    corridor = Corridor(SceneDepth(), scale_source="network", max_gap=1.0)
+    for T in DRIVE[:2]:
+        before = corridor.see(T)
+    for jump_ns, word in ((2_000_000_000, "2.10 s"), (-9_000_000_000, "went back")):
+        corridor.time_ns += jump_ns
+        again = corridor.see(DRIVE[3])
+        assert again.state is State.INITIALISING and word in again.reason and again.dt == 0.0
+        np.testing.assert_array_equal(again.T_odom_camera, before.T_odom_camera)
+        on = corridor.see(DRIVE[4])
+        assert on.state is State.TRACKING
+        expected = before.T_odom_camera @ se3.inverse(DRIVE[3]) @ DRIVE[4]
+        np.testing.assert_allclose(on.T_odom_camera, expected, atol=0.05)
+        before = on
+
+
+def test_a_camera_that_changes_starts_a_new_pair():
+    corridor = Corridor(None, scale_source="none")
+    corridor.see(DRIVE[0])
+    frame = corridor.frame(DRIVE[1])
+    other = replace(frame, gray=cv2.resize(frame.gray, (240, 120)), camera=CAMERA.resized(240, 120))
+    estimate = corridor.odometry.process(other)
+    assert estimate.state is State.INITIALISING and "camera" in estimate.reason
+
+
+def test_flow_that_is_not_finite_is_lost_and_no_error():
+    class Broken(DISFlow):
+        def flow(self, features_1, features_2):
+            flow = super().flow(features_1, features_2)
+            flow.forward[...] = np.nan
+            return flow
+
+    corridor = Corridor(None, scale_source="none")
+    corridor.odometry.flow = Broken(*SMALL)
+    corridor.see(DRIVE[0])
+    estimate = corridor.see(DRIVE[1])
+    assert estimate.state is State.LOST and "0 matches" in estimate.reason
+
+
+# --------------------------------------------------------------------------------------- matches from another process
+def test_matches_from_elsewhere_give_the_same_motion():
+    corridor, split = Corridor(SceneDepth(), scale_source="network"), VisualOdometry(None, None)
+    flow, reference = DISFlow(*SMALL), None
+    for i, T in enumerate([DRIVE[0], DRIVE[0], pose(x=0.002), *DRIVE[1:]]):
+        frame = corridor.frame(T)
+        whole = corridor.odometry.process(frame)
+        matches = correspondences.Matches.empty()
+        if reference is not None:
+            field = flow.flow(flow.features(reference.image), flow.features(frame.image))
+            matches = correspondences.select(field, 2000).resized(CAMERA.width / SMALL[0], CAMERA.height / SMALL[1])
+            matches = refine.refine(reference.gray, frame.gray, matches)
+        part = split.process_matches(
+            frame.stamp_ns,
+            CAMERA,
+            reference.stamp_ns if reference else None,
+            matches.points_1,
+            matches.points_2,
+            matches.scores,
+            corridor.depth.depth(frame.image),
+        )
+        if reference is None or not keeps_reference(matches, CAMERA, split.config):
+            reference = frame
+        assert part.state is whole.state, i
+        np.testing.assert_allclose(part.T_odom_camera, whole.T_odom_camera, atol=1e-9)
+
+
+def test_matches_from_a_frame_that_never_came():
+    odometry = VisualOdometry(None, None, OdometryConfig(scale_source="none"))
+    none = np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32), np.zeros(0, np.float32), None
+    assert odometry.process_matches(100, CAMERA, None, *none).state is State.INITIALISING
+    few = odometry.process_matches(200, CAMERA, 100, *none)
+    assert few.state is State.LOST and "0 matches" in few.reason
+    unknown = odometry.process_matches(300, CAMERA, 150, *none)
+    assert unknown.state is State.INITIALISING and "not received" in unknown.reason
+    bad = np.full((200, 2), np.nan, np.float32)
+    assert odometry.process_matches(400, CAMERA, 300, bad, bad, np.ones(200), None).state is State.LOST
+
+
+# --------------------------------------------------------------------------------------------------------- real images
+def real_frames(folder, pattern, small, start=0, count=None):
+    values = [line for line in (folder / "intrinsics.txt").read_text().splitlines() if not line.startswith("#")]
+    fx, fy, cx, cy = (float(v) for v in " ".join(values).split()[:4])
+    for i, path in enumerate(sorted(folder.glob(pattern))[start:][:count]):
+        image = cv2.imread(str(path))
+        camera = PinholeCamera(image.shape[1], image.shape[0], fx, fy, cx, cy)
+        gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+        yield Frame(i * 100_000_000, cv2.resize(image, small, interpolation=cv2.INTER_AREA), gray, camera)
+
+
+def true_poses(folder):
+    rows = [line.split() for line in (folder / "groundtruth_tum.txt").read_text().splitlines() if line[0] != "#"]
+    poses = [se3.make_pose(se3.matrix_from_quaternion(np.float64(r[4:8])), np.float64(r[1:4])) for r in rows]
+    return poses
+
+
+def test_kitti_frame_to_frame_and_the_length_of_the_path_in_metres(shared_data):
+    folder = shared_data / "kitti06_f000-050"
+    odometry = VisualOdometry(DISFlow(640, 192), None, OdometryConfig(scale_source="camera_height", camera_height=1.65))
+    frames, truth = (
+        list(real_frames(folder, "image_0/*.png", (640, 192), start=25, count=14)),
+        true_poses(folder)[25:39],
+    )
+    turns, directions, length = [], [], 0.0
+    for i, frame in enumerate(frames):
+        estimate = odometry.process(frame)
+        if i:
+            assert estimate.state is State.TRACKING
+            step = se3.inverse(truth[i - 1]) @ truth[i]
+            turns.append(turn_deg(estimate.T_previous_current, step))
+            a, b = estimate.T_previous_current[:3, 3], step[:3, 3]
+            directions.append(np.degrees(np.arccos(a @ b / np.linalg.norm(a) / np.linalg.norm(b))))
+            length += np.linalg.norm(a)
+    assert np.median(turns) < 0.03 and np.median(directions) < 0.4
+    assert estimate.scale.is_metric
+    true_length = sum(np.linalg.norm(b[:3, 3] - a[:3, 3]) for a, b in pairwise(truth))
+    assert length == pytest.approx(true_length, rel=0.1)
+
+
+def test_a_drone_on_the_floor_stands_still(shared_data):
+    odometry = VisualOdometry(DISFlow(512, 320), None, OdometryConfig(scale_source="none"))
+    frames = real_frames(shared_data / "euroc_v101_stationary_40", "cam0/**/*.png", (512, 320), count=12)
+    for i, frame in enumerate(frames):
+        estimate = odometry.process(frame)
+        assert i == 0 or estimate.state is State.STATIONARY
+        np.testing.assert_array_equal(estimate.T_odom_camera, np.eye(4))

@@ -1,0 +1,124 @@
+"""The package as a whole: one version, one list of dependencies, walls that hold, documents that tell the truth."""
+
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+import depth_pose_ros
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "depth_pose_ros"
+MANIFEST = ElementTree.parse(ROOT / "package.xml").getroot()
+
+# Python modules by the rosdep key that brings them; messages and ROS packages have the name of their module.
+ROSDEP_KEYS = {"cv2": "python3-opencv", "numpy": "python3-numpy", "onnxruntime": "python3-onnxruntime-pip"}
+ROSDEP_KEYS["yaml"] = "python3-yaml"
+ROS_MODULES = ("msgs", "srvs", "interfaces")
+
+
+def test_one_version_everywhere():
+    versions = {
+        "package.xml": MANIFEST.findtext("version"),
+        "CITATION.cff": re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE).group(1),
+        "CHANGELOG.md": re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE).group(1),
+    }
+    assert set(versions.values()) == {depth_pose_ros.__version__}, versions
+
+
+def imported_modules(files: list[Path]) -> set[str]:
+    pattern = re.compile(r"^\s*(?:from|import) ([a-zA-Z_][a-zA-Z0-9_]*)", re.MULTILINE)
+    return {name for file in files for name in pattern.findall(file.read_text())}
+
+
+def test_package_xml_names_what_the_nodes_import():
+    run_time = [file for file in PACKAGE.rglob("*.py") if file.relative_to(PACKAGE).parts[0] in ("nodes", "engines")]
+    run_time += [*PACKAGE.glob("*.py"), *(PACKAGE / "geometry").glob("*.py"), *(ROOT / "launch").glob("*.py")]
+    imported = imported_modules(run_time)
+    keys = {ROSDEP_KEYS[name] for name in imported if name in ROSDEP_KEYS}
+    keys |= {name for name in imported if name.endswith(ROS_MODULES) or name in ("rclpy", "launch", "launch_ros")}
+    declared = {element.text for element in MANIFEST.findall("exec_depend")}
+    assert keys <= declared, f"missing in package.xml: {sorted(keys - declared)}"
+
+
+def test_every_console_script_exists():
+    setup = (ROOT / "setup.py").read_text()
+    scripts = re.findall(r'"(\w+) = ([\w.]+):main"', setup)
+    assert {"vo_node", "depth_node", "flow_node", "pose_node", "depth_pose"} <= {name for name, _ in scripts}
+    for name, module in scripts:
+        path = ROOT / (module.replace(".", "/") + ".py")
+        assert path.is_file() and "\ndef main(" in path.read_text(), f"{name}: {module}:main does not exist"
+
+
+def test_walls_between_the_rooms_hold():
+    pytest.importorskip("importlinter")
+    check = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c(['--no-cache'])"]
+    result = subprocess.run(check, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_no_module_escapes_the_walls():
+    contract = (ROOT / "pyproject.toml").read_text().split("[[tool.importlinter.contracts]]")[1]
+    listed = set(re.findall(r'"depth_pose_ros\.(\w+)"', contract))
+    modules = {path.stem for path in PACKAGE.glob("*.py")} | {
+        path.parent.name for path in PACKAGE.glob("*/__init__.py")
+    }
+    assert modules - {"__init__"} == listed, "name every module in the first import contract of pyproject.toml"
+
+
+@pytest.mark.parametrize("module", ["cli", "config", "odometry", "geometry.two_view", "sequences", "share", "engines"])
+def test_light_modules_import_nothing_heavy(module):
+    heavy = ("torch", "tensorrt", "onnxruntime", "rclpy", "matplotlib", "evo", "rosbags", "rich", "lightning")
+    code = f"import sys, depth_pose_ros.{module}; print([name for name in {heavy} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout.strip() == "[]", result.stdout + result.stderr
+
+
+def test_tables_of_the_readme_are_those_of_the_code():
+    result = subprocess.run(
+        [sys.executable, "tools/update_tables.py", "--check"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_links_in_the_documents_lead_somewhere():
+    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+    for document in documents:
+        for target in re.findall(r"\]\(([^)#\s]+)", document.read_text()):
+            if "://" not in target:
+                assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def rows_of_table(text: str, heading: str) -> dict[str, str]:
+    """First and second column of the README's table under a heading row."""
+    table = text.split(heading, 1)[1].split("\n\n", 1)[0]
+    return dict(re.findall(r"^\| `([^`]+)` \| `([^`]+)` \|", table, re.MULTILINE))
+
+
+def test_topics_and_services_of_the_readme_are_those_of_the_node():
+    rclpy = pytest.importorskip("rclpy")
+    from depth_pose_ros.nodes.vo_node import VisualOdometryNode
+
+    rclpy.init()
+    try:
+        node = VisualOdometryNode()
+        try:
+            own = ("vo_node", "/")
+            topics = dict(node.get_publisher_names_and_types_by_node(*own))
+            topics |= dict(node.get_subscriber_names_and_types_by_node(*own))
+            services = dict(node.get_service_names_and_types_by_node(*own))
+        finally:
+            node.close()
+            node.destroy_node()
+    finally:
+        rclpy.shutdown()
+    topics = {name: types[0] for name, types in topics.items() if name not in ("/rosout", "/parameter_events")}
+    services = {name: types[0] for name, types in services.items() if not types[0].startswith(("rcl_", "type_desc"))}
+    text = (ROOT / "README.md").read_text()
+    told = {"/" + name.removeprefix("/"): kind for name, kind in rows_of_table(text, "| Topic | Type |").items()}
+    assert told == topics
+    told = {name.replace("~", "/vo_node"): kind for name, kind in rows_of_table(text, "| Service | Type |").items()}
+    assert told == services

@@ -1,0 +1,153 @@
+"""Stage A repeats and resumes exactly; and a short training from worlds to poses, through every part on the way."""
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("lightning")
+
+from depth_pose_ros import cli  # noqa: E402
+from depth_pose_ros.camera import PinholeCamera  # noqa: E402
+from depth_pose_ros.engines import load_depth, load_flow  # noqa: E402
+from depth_pose_ros.evaluation.depth import depth_errors  # noqa: E402
+from depth_pose_ros.geometry.se3 import rotation_angle  # noqa: E402
+from depth_pose_ros.networks.matching_flow import MatchingFlow, MatchingFlowConfig  # noqa: E402
+from depth_pose_ros.networks.registry import load_network  # noqa: E402
+from depth_pose_ros.networks.small_depth import SmallDepth, SmallDepthConfig  # noqa: E402
+from depth_pose_ros.training import stage_a  # noqa: E402
+from depth_pose_ros.training.export import export_network  # noqa: E402
+from depth_pose_ros.training.stage_a import TrainingConfig, fit  # noqa: E402
+from depth_pose_ros.training.stage_b import relative_motion  # noqa: E402
+from depth_pose_ros.worlds.pool import PoolDataset, render_pool  # noqa: E402
+
+LIGHT = {"accelerator": "cpu", "devices": 1}
+WIDTH, HEIGHT = 192, 128
+
+
+def flow_network():
+    torch.manual_seed(1)
+    return MatchingFlow(MatchingFlowConfig((16, 24, 32, 48), 32, 24, (8, 8), (16, 16)))
+
+
+def depth_network():
+    torch.manual_seed(2)
+    return SmallDepth(SmallDepthConfig(channels=(8, 12, 16, 24, 32)))
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pool")
+    render_pool(folder / "train", 32, seed=1, width=WIDTH, height=HEIGHT, mix={"room": 0.5, "layered": 0.5})
+    render_pool(folder / "test", 16, seed=2, width=WIDTH, height=HEIGHT, mix={"room": 0.5, "street": 0.5})
+    return folder
+
+
+def train_a(task, pool, out, steps, seed=1, **settings):
+    network = flow_network() if task == "flow" else depth_network()
+    size = (128, 96) if task == "flow" else (96, 64)
+    settings = {"batch": 2, "learning_rate": 1e-3, "warmup": 5} | settings
+    config = TrainingConfig(seed=seed, steps=steps, sizes=(size,), **settings)
+    return fit(task, [pool / "train"], out, config, network, checkpoint_every=2, **LIGHT)
+
+
+def same(a, b):
+    a, b = a.state_dict(), b.state_dict()
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("task", ["flow", "depth"])
+def test_identical_seeds_give_identical_first_steps(task, pool, tmp_path):
+    first, again = (train_a(task, pool, tmp_path / name, steps=2) for name in "ab")
+    other = train_a(task, pool, tmp_path / "c", steps=2, seed=2)
+    assert same(first, again)
+    assert not same(first, other)
+
+
+@pytest.mark.parametrize("task", ["flow", "depth"])
+def test_interrupted_run_resumes_to_the_same_place(task, pool, tmp_path, monkeypatch):
+    whole = train_a(task, pool, tmp_path / "whole", steps=4)
+
+    class PowerCut(Exception):
+        pass
+
+    def cut(self, trainer, *_):
+        if trainer.global_step == 3:  # one step after a checkpoint
+            raise PowerCut
+
+    with monkeypatch.context() as patch, pytest.raises(PowerCut):
+        patch.setattr(stage_a.LogLine, "on_train_batch_end", cut)
+        train_a(task, pool, tmp_path / "cut", steps=4)
+    resumed = train_a(task, pool, tmp_path / "cut", steps=4)
+    assert same(whole, resumed)
+
+
+def pose_errors(model, samples):
+    """Median rotation and direction error in degrees on pairs of images; no motion found counts as none."""
+    engine = load_flow(model, WIDTH, HEIGHT, "cpu", 1)
+    errors = []
+    for sample in samples:
+        images = [np.ascontiguousarray(i.permute(1, 2, 0).numpy()) for i in (sample.image_1, sample.image_2)]
+        field = engine.flow(*map(engine.features, images))
+        K, true = sample.K.numpy(), sample.T_2_1.numpy()
+        camera = PinholeCamera(WIDTH, HEIGHT, K[0, 0], K[1, 1], K[0, 2], K[1, 2])
+        motion = relative_motion(*(cv2.cvtColor(i, cv2.COLOR_BGR2GRAY) for i in images), field, camera, 1000)
+        R, t = (np.eye(3), np.zeros(3)) if motion is None else (motion.R, motion.t)
+        rotation = rotation_angle(R @ true[:3, :3].T)
+        direction = np.arccos(np.clip(t @ true[:3, 3] / np.linalg.norm(true[:3, 3]), -1.0, 1.0))
+        errors.append(np.degrees((rotation, direction)))
+    return np.median(errors, axis=0)
+
+
+def depth_error(model, samples):
+    """Median AbsRel after median scaling."""
+    engine = load_depth(model, WIDTH, HEIGHT, "cpu", 1)
+    errors = []
+    for sample in samples:
+        depth = engine.depth(np.ascontiguousarray(sample.image_1.permute(1, 2, 0).numpy()))
+        truth = cv2.resize(sample.depth_1.numpy(), depth.shape[::-1], interpolation=cv2.INTER_NEAREST)
+        errors.append(depth_errors(depth, truth, median_scaling=True).abs_rel)
+    return np.median(errors)
+
+
+def test_from_worlds_to_poses(pool, tmp_path):
+    """Worlds -> two networks -> ONNX -> ONNX Runtime -> poses and depth better than those of the untrained start."""
+    flow, depth = flow_network(), depth_network()
+    export_network(flow, tmp_path / "flow_0", {}, (WIDTH, HEIGHT))
+    export_network(depth, tmp_path / "depth_0", {}, (WIDTH, HEIGHT))
+    flow = train_a("flow", pool, tmp_path / "flow", steps=140, batch=4, learning_rate=2e-3)
+    depth = train_a("depth", pool, tmp_path / "depth", steps=30, batch=8, learning_rate=3e-3)
+    export_network(flow, tmp_path / "flow_1", {}, (WIDTH, HEIGHT))
+    export_network(depth, tmp_path / "depth_1", {}, (WIDTH, HEIGHT))
+
+    samples = [s for s in PoolDataset(pool / "test") if moved_pixels(s) > 1.0]
+    before, after = (pose_errors(tmp_path / f"flow_{k}.yaml", samples) for k in (0, 1))
+    assert (after < 0.8 * before).all(), f"rotation, direction: {before} deg before, {after} deg after"
+    before, after = (depth_error(tmp_path / f"depth_{k}.yaml", samples) for k in (0, 1))
+    assert after < before, f"AbsRel {before} before, {after} after"
+
+
+def moved_pixels(sample):
+    return sample.flow_forward.norm(dim=0)[~sample.occluded_1].median().item()
+
+
+# ---- The commands ----------------------------------------------------------------------------------------------------
+
+
+def test_train_command_on_worlds(pool, tmp_path, capsys):
+    command = ["train", "depth", "--data", f"worlds:{pool / 'train'}", "--out", str(tmp_path), "--steps", "1"]
+    assert cli.main([*command, "--batch", "1", "--accelerator", "cpu"]) == 0
+    network, provenance = load_network(tmp_path / "depth.pt")
+    assert isinstance(network, SmallDepth)
+    assert provenance["stage_a"]["steps"] == 1
+    assert "depth.pt" in capsys.readouterr().out
+
+
+def test_joint_training_on_worlds_is_refused(pool, tmp_path, capsys):
+    assert cli.main(["train", "joint", "--data", f"worlds:{pool / 'train'}", "--out", str(tmp_path)]) == 2
+    assert "flow and depth by themselves" in capsys.readouterr().err
+
+
+def test_depth_from_video_needs_a_flow_network(tmp_path, capsys):
+    assert cli.main(["train", "depth", "--data", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert "--flow CHECKPOINT" in capsys.readouterr().err
