@@ -113,11 +113,16 @@ class Estimate:
 
 
 @dataclass
-class _View:
-    """What is kept of a frame that later ones are compared with."""
+class View:
+    """What is kept of a frame that later ones are compared with. :meth:`VisualOdometry.see` makes it.
+
+    The poses and ``points_depth`` are for the odometry alone, which sets them when it solves the view.
+    """
 
     stamp_ns: int
     camera: PinholeCamera  # of ``gray`` and of the matches' pixels
+    unusable: str = ""  # why nothing can be matched in it, in a sentence; features and depth are then not set
+    timings_ms: dict[str, float] = field(default_factory=dict)
     features: Any = None
     gray: np.ndarray | None = None
     network_depth: np.ndarray | None = None  # (h, w) in the network's unit
@@ -175,9 +180,9 @@ class VisualOdometry:
         """Forget everything; the next frame is the first, at ``T_odom_camera`` (4, 4), identity when None."""
         self._pose = np.eye(4) if T_odom_camera is None else np.array(T_odom_camera, np.float64)
         self._pose_covariance = np.zeros((6, 6))
-        self._reference: _View | None = None
-        self._last: _View | None = None  # the last frame, where that is not the reference
-        self._seen: dict[int, _View] = {}  # by stamp, for matches that name the frame they start from
+        self._reference: View | None = None
+        self._last: View | None = None  # the last frame, where that is not the reference
+        self._seen: dict[int, View] = {}  # by stamp, for matches that name the frame they start from
         self._stamp_ns: int | None = None  # of the last frame
         self._tracked_ns: int | None = None  # of the last frame that was not lost
         self._step = np.eye(4)  # T_previous_current of the last frame: a guess for the next
@@ -187,28 +192,42 @@ class VisualOdometry:
     # ------------------------------------------------------------------------------------------------- one frame
     def process(self, frame: Frame) -> Estimate:
         """Motion and depth of the next frame. Never raises on what an image shows: see ``state`` and ``reason``."""
-        timings: dict[str, float] = {}
-        view = _View(frame.stamp_ns, frame.camera, gray=frame.gray)
-        restart = self._why_restart(view)
+        return self.solve(self.see(frame))
+
+    def see(self, frame: Frame) -> View:
+        """The first half of :meth:`process`: what the networks make of this frame alone.
+
+        Reads and keeps no state: another thread may see the next frame while this one is being solved.
+        """
+        view = View(frame.stamp_ns, frame.camera, gray=frame.gray)
         levels = contrast(frame.gray)
         if levels < MIN_CONTRAST:
-            failure = f"the image is almost uniform ({levels:.1f} grey levels of contrast): nothing to track"
-            return self._lose(view, _Pair(Matches.empty(), failure=failure), timings)
-        with _timed(timings, "flow"):
+            view.unusable = f"the image is almost uniform ({levels:.1f} grey levels of contrast): nothing to track"
+            return view
+        with _timed(view.timings_ms, "flow"):
             view.features = self.flow.features(frame.image)
         if self.depth is not None:
-            with _timed(timings, "depth"):
+            with _timed(view.timings_ms, "depth"):
                 view.network_depth = self.depth.depth(frame.image, frame.image_camera.fx)
-        if restart:
-            return self._start(view, restart, timings)
+        return view
 
-        pair = self._compare(self._reference, view, timings)
+    def solve(self, view: View) -> Estimate:
+        """The second half of :meth:`process`: matches with the reference frame, and geometry.
+
+        Once for each view, in the order of their frames.
+        """
+        if view.unusable:
+            return self._lose(view, _Pair(Matches.empty(), failure=view.unusable))
+        if restart := self._why_restart(view):
+            return self._start(view, restart)
+
+        pair = self._compare(self._reference, view)
         if pair.failure and self._last is not None:
             # The reference may have gone out of sight: what does the last frame have in common with this one?
-            second = self._compare(self._last, view, timings)
+            second = self._compare(self._last, view)
             if not second.failure:
                 self._reference, pair = self._last, second
-        return self._lose(view, pair, timings) if pair.failure else self._follow(view, pair, timings)
+        return self._lose(view, pair) if pair.failure else self._follow(view, pair)
 
     def process_matches(
         self,
@@ -230,26 +249,25 @@ class VisualOdometry:
         scores:             (N,) positive, larger is better.
         depth:              (h, w) of the current frame in the network's unit, same view, any size; None without one.
         """
-        timings: dict[str, float] = {}
-        view = _View(stamp_ns, camera, network_depth=depth)
+        view = View(stamp_ns, camera, network_depth=depth)
         restart = self._why_restart(view)
         reference = self._seen.get(reference_stamp_ns)
         if reference is None and not restart:
             restart = "the frame that these matches start from was not received; going on from the last pose"
         if restart:
             self._seen.clear()
-            estimate = self._start(view, restart, timings)
+            estimate = self._start(view, restart)
         else:
             self._reference = reference
             usable = np.isfinite(points_1).all(1) & np.isfinite(points_2).all(1) & np.isfinite(scores) & (scores > 0)
-            pair = self._solve(reference, view, Matches(points_1[usable], points_2[usable], scores[usable]), timings)
-            estimate = self._lose(view, pair, timings) if pair.failure else self._follow(view, pair, timings)
+            pair = self._solve(reference, view, Matches(points_1[usable], points_2[usable], scores[usable]))
+            estimate = self._lose(view, pair) if pair.failure else self._follow(view, pair)
         self._seen[stamp_ns] = view
         while len(self._seen) > MAX_VIEWS:
             del self._seen[next(iter(self._seen))]
         return estimate
 
-    def _why_restart(self, view: _View) -> str:
+    def _why_restart(self, view: View) -> str:
         """Why this frame is not compared with an earlier one, in a sentence; "" if it is."""
         if self._reference is None:
             return "the first frame: a motion takes two"
@@ -264,19 +282,19 @@ class VisualOdometry:
         return ""
 
     # ------------------------------------------------------------------------------------------------ two frames
-    def _compare(self, reference: _View, view: _View, timings: dict[str, float]) -> _Pair:
+    def _compare(self, reference: View, view: View) -> _Pair:
         """Flow, matches and motion between a reference frame and the current one."""
-        with _timed(timings, "flow"):
+        with _timed(view.timings_ms, "flow"):
             flow = self.flow.flow(reference.features, view.features)
-        with _timed(timings, "correspondences"):
+        with _timed(view.timings_ms, "correspondences"):
             matches = correspondences.select(flow, self.config.max_matches)
             matches = matches.resized(view.camera.width / self.flow.width, view.camera.height / self.flow.height)
         if self.config.refine:
-            with _timed(timings, "refine"):
+            with _timed(view.timings_ms, "refine"):
                 matches = refine(reference.gray, view.gray, matches)
-        return replace(self._solve(reference, view, matches, timings), flow=flow)
+        return replace(self._solve(reference, view, matches), flow=flow)
 
-    def _solve(self, reference: _View, view: _View, matches: Matches, timings: dict[str, float]) -> _Pair:
+    def _solve(self, reference: View, view: View, matches: Matches) -> _Pair:
         """Motion from matches, and its length from depth."""
         camera, focal = view.camera, _focal(view.camera)
         if len(matches) < self.config.min_matches:
@@ -289,7 +307,7 @@ class VisualOdometry:
         network_1 = depth_map.sample(reference.network_depth, matches.points_1, camera)
         network_2 = depth_map.sample(view.network_depth, matches.points_2, camera)
         depth_1 = np.where(np.isfinite(points_1), points_1, network_1 / self._unit.network_per_raw.value)
-        with _timed(timings, "pose"):
+        with _timed(view.timings_ms, "pose"):
             guess = se3.inverse(se3.inverse(reference.T_odom_camera) @ self._pose @ self._step)
             motion = estimate_motion(
                 rays_1,
@@ -312,13 +330,13 @@ class VisualOdometry:
         if motion.model != "essential":
             return _Pair(matches, motion=motion, distance=distance)
 
-        with _timed(timings, "triangulation"):
+        with _timed(view.timings_ms, "triangulation"):
             points = triangulate(motion.R, motion.t, rays_1, rays_2)
             parallax_px = np.maximum(points.angle * focal, 1e-6)
             variance = (motion.noise_px / parallax_px) ** 2  # of the log of a depth; above 1/4 it says nothing
             unclear = ~(points.ok & motion.inliers & (variance < 0.25))
             points.depth_1[unclear] = points.depth_2[unclear] = np.nan
-        with _timed(timings, "scale"):
+        with _timed(view.timings_ms, "scale"):
             points_scale = align_scale(points.depth_1, points_1, variance, regions)
             network_scale = align_scale(
                 np.concatenate([points.depth_1, points.depth_2]),
@@ -344,7 +362,7 @@ class VisualOdometry:
         )
 
     # ------------------------------------------------------------------------------------------------ conclusions
-    def _follow(self, view: _View, pair: _Pair, timings: dict[str, float]) -> Estimate:
+    def _follow(self, view: View, pair: _Pair) -> Estimate:
         """The estimate from a pair that shows a motion or a rest, and what is kept of it for the next frame."""
         reference, motion = self._reference, pair.motion
         focal, still_px = _focal(view.camera), self._still_px(view.camera)
@@ -360,7 +378,7 @@ class VisualOdometry:
         view.points_depth = _carry_on(reference, view.camera, R, t, pair)
         if moved:
             self._baseline = float(np.linalg.norm(t))
-            with _timed(timings, "unit"):
+            with _timed(view.timings_ms, "unit"):
                 self._unit.measure(self.config, view, pair)
         factor, scale = self._unit.scale(self.config, view, pair)
 
@@ -376,7 +394,7 @@ class VisualOdometry:
         # In the axes of the previous frame; with the errors of both where that one too hangs on an older reference.
         turn = np.kron(np.eye(2), self._pose[:3, :3].T @ reference.T_odom_camera[:3, :3])
         C = turn @ C @ turn.T * (1.0 if reference.stamp_ns == self._stamp_ns else 2.0)
-        estimate = self._estimate(view, state, reason, model, C, scale, pair, timings)
+        estimate = self._estimate(view, state, reason, model, C, scale, pair)
         self._step = estimate.T_previous_current
         self._tracked_ns = view.stamp_ns
         if _is_kept(motion.parallax_px, motion.flow_px, view.camera, self.config):
@@ -385,7 +403,7 @@ class VisualOdometry:
             self._reference, self._last = view, None
         return estimate
 
-    def _lose(self, view: _View, pair: _Pair, timings: dict[str, float]) -> Estimate:
+    def _lose(self, view: View, pair: _Pair) -> Estimate:
         """Hold the pose. The reference is kept, because the next frame may show its place again."""
         factor, scale = self._unit.scale(self.config, view, pair)
         unseen = np.linalg.norm(self._step[:3, 3]) + 0.5 * self._baseline * factor
@@ -393,16 +411,16 @@ class VisualOdometry:
         C = np.diag([unseen**2] * 3 + [turned**2] * 3)  # it may have gone on as before, or turned back
         view.T_odom_camera = self._pose
         view.pose_covariance = covariance.along_path(self._pose, self._pose_covariance, np.eye(4), C)
-        estimate = self._estimate(view, State.LOST, pair.failure, "none", C, scale, pair, timings)
+        estimate = self._estimate(view, State.LOST, pair.failure, "none", C, scale, pair)
         self._last = view if view.features is not None else self._last
         return estimate
 
-    def _start(self, view: _View, reason: str, timings: dict[str, float]) -> Estimate:
+    def _start(self, view: View, reason: str) -> Estimate:
         """A frame that is compared with no earlier one, at the pose so far."""
         view.T_odom_camera, view.pose_covariance = self._pose, self._pose_covariance
         pair = _Pair(Matches.empty())
         _, scale = self._unit.scale(self.config, view, pair)
-        estimate = self._estimate(view, State.INITIALISING, reason, "none", np.zeros((6, 6)), scale, pair, timings)
+        estimate = self._estimate(view, State.INITIALISING, reason, "none", np.zeros((6, 6)), scale, pair)
         self._reference, self._last = view, None
         self._tracked_ns = view.stamp_ns
         self._step = np.eye(4)
@@ -410,14 +428,13 @@ class VisualOdometry:
 
     def _estimate(
         self,
-        view: _View,
+        view: View,
         state: State,
         reason: str,
         model: str,
         motion_covariance: np.ndarray,
         scale: Scale,
         pair: _Pair,
-        timings: dict[str, float],
     ) -> Estimate:
         """Put an Estimate together, and make ``view`` the last frame."""
         motion, matches = pair.motion, pair.matches
@@ -443,7 +460,7 @@ class VisualOdometry:
             points_2=matches.points_2,
             inlier_mask=motion.inliers if motion else np.zeros(len(matches), bool),
             flow=pair.flow,
-            timings_ms=timings,
+            timings_ms=view.timings_ms,
         )
         self._pose, self._pose_covariance, self._stamp_ns = view.T_odom_camera, view.pose_covariance, view.stamp_ns
         return estimate
@@ -463,7 +480,7 @@ class _Unit:
         self._points_spread = 0.0  # of the last length
         self._is_measured = False  # in this frame
 
-    def measure(self, config: OdometryConfig, view: _View, pair: _Pair) -> None:
+    def measure(self, config: OdometryConfig, view: View, pair: _Pair) -> None:
         """Look at the scale in a frame that has moved."""
         self._choose(config, view)
         self._points_spread = pair.points_scale.spread if pair.points_scale else 0.0
@@ -479,7 +496,7 @@ class _Unit:
             if self._is_measured:
                 self._per_raw.update(1.0 / (pair.length * float(np.linalg.norm(pair.motion.t))), 0.0)
 
-    def scale(self, config: OdometryConfig, view: _View, pair: _Pair) -> tuple[float, Scale]:
+    def scale(self, config: OdometryConfig, view: View, pair: _Pair) -> tuple[float, Scale]:
         """The factor from the raw unit to that of this frame's estimate, and what is to be said of it."""
         self._choose(config, view)
         # The network's depth of this frame in the raw unit: by its own points, else as it is on average.
@@ -499,7 +516,7 @@ class _Unit:
         value = factor * raw_per_network if view.network_depth is not None else 1.0
         return factor, Scale(value, spread, self._source, is_metric, ok)
 
-    def _choose(self, config: OdometryConfig, view: _View) -> None:
+    def _choose(self, config: OdometryConfig, view: View) -> None:
         source = config.scale_source
         has_network = view.network_depth is not None or self.network_per_raw.is_known
         if source in ("network", "median_depth") and not has_network:
@@ -540,7 +557,7 @@ def _is_kept(parallax_px: float, flow_px: float, camera: PinholeCamera, config: 
     return parallax_px < limit_px and flow_px < MAX_SHIFT * camera.width
 
 
-def _carry_on(reference: _View, camera: PinholeCamera, R: np.ndarray, t: np.ndarray, pair: _Pair) -> np.ndarray | None:
+def _carry_on(reference: View, camera: PinholeCamera, R: np.ndarray, t: np.ndarray, pair: _Pair) -> np.ndarray | None:
     """Coarse depth of the current frame in the raw unit: what was triangulated, else what was known before, moved."""
     matches = pair.matches
     before = depth_map.sample(reference.points_depth, matches.points_1, camera)

@@ -284,6 +284,21 @@ def test_a_black_frame_is_told_and_bridged():
     assert np.trace(after.pose_covariance) < np.trace(black.pose_covariance)
 
 
+def test_seeing_ahead_changes_nothing():
+    corridor = Corridor(SceneDepth(), scale_source="network")
+    frames = [corridor.frame(T) for T in DRIVE[:5]]
+    frames[2] = replace(frames[2], image=np.zeros_like(frames[2].image), gray=np.zeros_like(frames[2].gray))
+    one_by_one = [corridor.odometry.process(frame) for frame in frames]
+    odometry = VisualOdometry(corridor.odometry.flow, corridor.depth, corridor.odometry.config)
+    views = [odometry.see(frame) for frame in frames]  # all of them before the first is solved
+    for wanted, view in zip(one_by_one, views):
+        estimate = odometry.solve(view)
+        assert (estimate.stamp_ns, estimate.state, estimate.reason) == (wanted.stamp_ns, wanted.state, wanted.reason)
+        np.testing.assert_array_equal(estimate.T_odom_camera, wanted.T_odom_camera)
+        np.testing.assert_array_equal(estimate.pose_covariance, wanted.pose_covariance)
+    assert [e.state for e in one_by_one[1:]] == [State.TRACKING, State.LOST, State.TRACKING, State.TRACKING]
+
+
 def test_noise_is_lost_and_the_way_goes_on_from_the_last_pose():
     corridor = Corridor(SceneDepth(), scale_source="network")
     rng = np.random.default_rng(0)
