@@ -11,6 +11,8 @@ from depth_pose_ros import cli  # noqa: E402
 from depth_pose_ros.camera import PinholeCamera  # noqa: E402
 from depth_pose_ros.engines import load_depth, load_flow  # noqa: E402
 from depth_pose_ros.evaluation.depth import depth_errors  # noqa: E402
+from depth_pose_ros.geometry.correspondences import select  # noqa: E402
+from depth_pose_ros.geometry.motion import estimate_motion  # noqa: E402
 from depth_pose_ros.geometry.se3 import rotation_angle  # noqa: E402
 from depth_pose_ros.networks.matching_flow import MatchingFlow, MatchingFlowConfig  # noqa: E402
 from depth_pose_ros.networks.registry import load_network  # noqa: E402
@@ -18,7 +20,6 @@ from depth_pose_ros.networks.small_depth import SmallDepth, SmallDepthConfig  # 
 from depth_pose_ros.training import stage_a  # noqa: E402
 from depth_pose_ros.training.export import export_network  # noqa: E402
 from depth_pose_ros.training.stage_a import TrainingConfig, fit  # noqa: E402
-from depth_pose_ros.training.stage_b import relative_motion  # noqa: E402
 from depth_pose_ros.worlds.pool import PoolDataset, render_pool  # noqa: E402
 
 LIGHT = {"accelerator": "cpu", "devices": 1}
@@ -83,18 +84,18 @@ def test_interrupted_run_resumes_to_the_same_place(task, pool, tmp_path, monkeyp
 
 
 def pose_errors(model, samples):
-    """Median rotation and direction error in degrees on pairs of images; no motion found counts as none."""
+    """Median rotation and direction error in degrees on pairs of images, from the network's matches as they come."""
     engine = load_flow(model, WIDTH, HEIGHT, "cpu", 1)
     errors = []
     for sample in samples:
         images = [np.ascontiguousarray(i.permute(1, 2, 0).numpy()) for i in (sample.image_1, sample.image_2)]
-        field = engine.flow(*map(engine.features, images))
+        matches = select(engine.flow(*map(engine.features, images)), 400)
         K, true = sample.K.numpy(), sample.T_2_1.numpy()
         camera = PinholeCamera(WIDTH, HEIGHT, K[0, 0], K[1, 1], K[0, 2], K[1, 2])
-        motion = relative_motion(*(cv2.cvtColor(i, cv2.COLOR_BGR2GRAY) for i in images), field, camera, 1000)
-        R, t = (np.eye(3), np.zeros(3)) if motion is None else (motion.R, motion.t)
-        rotation = rotation_angle(R @ true[:3, :3].T)
-        direction = np.arccos(np.clip(t @ true[:3, 3] / np.linalg.norm(true[:3, 3]), -1.0, 1.0))
+        rays = (np.ascontiguousarray(camera.rays(p).T) for p in (matches.points_1, matches.points_2))
+        motion = estimate_motion(*rays, matches.scores.astype(np.float64), K[0, 0], np.zeros(len(matches), int))
+        rotation = rotation_angle(motion.R @ true[:3, :3].T)
+        direction = np.arccos(np.clip(motion.t @ true[:3, 3] / np.linalg.norm(true[:3, 3]), -1.0, 1.0))
         errors.append(np.degrees((rotation, direction)))
     return np.median(errors, axis=0)
 
@@ -115,14 +116,15 @@ def test_from_worlds_to_poses(pool, tmp_path):
     flow, depth = flow_network(), depth_network()
     export_network(flow, tmp_path / "flow_0", {}, (WIDTH, HEIGHT))
     export_network(depth, tmp_path / "depth_0", {}, (WIDTH, HEIGHT))
-    flow = train_a("flow", pool, tmp_path / "flow", steps=140, batch=4, learning_rate=2e-3)
+    flow = train_a("flow", pool, tmp_path / "flow", steps=60, batch=4, learning_rate=2e-3)
     depth = train_a("depth", pool, tmp_path / "depth", steps=30, batch=8, learning_rate=3e-3)
     export_network(flow, tmp_path / "flow_1", {}, (WIDTH, HEIGHT))
     export_network(depth, tmp_path / "depth_1", {}, (WIDTH, HEIGHT))
 
     samples = [s for s in PoolDataset(pool / "test") if moved_pixels(s) > 1.0]
     before, after = (pose_errors(tmp_path / f"flow_{k}.yaml", samples) for k in (0, 1))
-    assert (after < 0.8 * before).all(), f"rotation, direction: {before} deg before, {after} deg after"
+    # Measured: 46 -> 1.3 deg and 150 -> 42 deg; the last digits of a training differ between processors.
+    assert (after < (0.2, 0.7) * before).all(), f"rotation, direction: {before} deg before, {after} deg after"
     before, after = (depth_error(tmp_path / f"depth_{k}.yaml", samples) for k in (0, 1))
     assert after < before, f"AbsRel {before} before, {after} after"
 
