@@ -21,6 +21,7 @@ from depth_pose_ros.networks.paper_flow import PaperFlow, PaperFlowConfig
 from depth_pose_ros.networks.registry import build_network, load_network, save_network
 from depth_pose_ros.networks.small_depth import SmallDepth
 from depth_pose_ros.training import export
+from depth_pose_ros.training.from_model import network_from_model
 from depth_pose_ros.training.onnx_graph import check_onnx, to_mixed_half
 
 SMALL_FLOW = PaperFlowConfig(
@@ -93,6 +94,27 @@ def test_half_precision_file_computes_the_same(exported):
     assert check.passed, check
 
 
+def test_a_model_can_be_built_again_and_trained_on(exported):
+    network, manifest = exported
+    again = network_from_model(manifest)
+    images = [torch.rand(1, 3, 128, 192, generator=torch.Generator().manual_seed(k)) for k in range(2)]
+    with torch.no_grad():
+        a, b = (n(*images[: len(manifest.inputs.names)]) for n in (network, again))
+    a, b = (x["forward"] if isinstance(x, dict) else x for x in (a, b))
+    assert np.quantile((a - b).abs().numpy(), 0.99) < 1e-3 * a.abs().max()
+    assert all(p.requires_grad for p in again.parameters())
+
+
+def test_a_model_whose_weights_are_not_those_of_its_stored_pair(exported, tmp_path):
+    _, manifest = exported
+    with np.load(manifest.self_check) as stored:
+        values = dict(stored)
+    values[manifest.outputs.names[0]] = 1.5 * values[manifest.outputs.names[0]]
+    np.savez(tmp_path / "pair.npz", **values)
+    with pytest.raises(ModelError, match="than is stored with it"):
+        network_from_model(replace(manifest, self_check=tmp_path / "pair.npz"))
+
+
 def test_self_check_pair_is_small_and_passes(exported):
     _, manifest = exported
     assert manifest.self_check.stat().st_size < 400_000
@@ -106,7 +128,8 @@ def test_manifest_says_what_it_is(exported):
     assert manifest.inputs.channel_order == "BGR"
     assert manifest.inputs.multiple_of == network.multiple_of
     assert manifest.outputs.stride == network.stride
-    assert manifest.training == {"seed": 1, "sizes": [[192, 128]]}
+    assert manifest.training["network"] == type(network).__name__
+    assert (manifest.training["seed"], manifest.training["sizes"]) == (1, [[192, 128]])
     assert manifest.licence == "Apache-2.0"
     for file in manifest.files.values():
         assert file.sha256 == sha256_of(file.path)

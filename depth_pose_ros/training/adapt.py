@@ -7,11 +7,11 @@ from pathlib import Path
 from torch import nn
 
 from depth_pose_ros.engines.manifest import find_model
-from depth_pose_ros.errors import ConfigError, ModelError
+from depth_pose_ros.errors import ConfigError
 from depth_pose_ros.networks.registry import task_of
 from depth_pose_ros.training import train
 from depth_pose_ros.training.export import describe, export_network
-from depth_pose_ros.training.from_model import ModelFlow, depth_from_model
+from depth_pose_ros.training.from_model import ModelFlow, network_from_model
 from depth_pose_ros.training.stage_b import StageBConfig
 
 LEARNING_RATE = 5e-5
@@ -35,9 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="POOL",
         help="rendered scenes to go on learning from beside the recording, so that they are not forgotten",
     )
-    parser.add_argument(
-        "--joint", action="store_true", help="adapt the flow network too (the third stage); needs a checkpoint of it"
-    )
+    parser.add_argument("--joint", action="store_true", help="adapt the flow network too (the third stage)")
     train.add_video_arguments(parser)
     train.add_run_arguments(parser, steps=STEPS, batch=4)
 
@@ -79,10 +77,4 @@ def network_of(model: str, task: str, learns: bool) -> nn.Module:
     if Path(model).suffix in (".pt", ".ckpt"):
         return train.network_for(task, Path(model), "small")
     manifest = find_model(model, task)
-    if task == "depth":
-        return depth_from_model(manifest)
-    if learns:
-        raise ModelError(
-            f"{manifest.name} cannot learn from its ONNX file alone; give --flow CHECKPOINT, or leave --joint"
-        )
-    return ModelFlow(manifest)
+    return network_from_model(manifest) if learns else ModelFlow(manifest)

@@ -4,6 +4,7 @@ import argparse
 import json
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,15 @@ def _export(
         files[".npz"], **dict(zip(inputs.names, images)), **{k: r[0].numpy() for k, r in zip(names, results)}
     )
     config = getattr(network, "config", None)
+    # What it takes to build the network again from these files (from_model). Parameters of a single number are folded
+    # into constants without a name in the graph.
+    scalars = {name: value.item() for name, value in network.named_parameters() if value.ndim == 0}
+    provenance = (
+        {"network": type(network).__name__}
+        | ({"config": asdict(config)} if config else {})
+        | dict(provenance)
+        | ({"scalars": scalars} if scalars else {})
+    )
     manifest = Manifest(
         path=files[".yaml"],
         name=name,
@@ -130,7 +140,7 @@ def _export(
         ),
         recommended_size=recommended_size,
         self_check=files[".npz"],
-        training=json.loads(json.dumps(dict(provenance), default=str)),  # tuples become lists, as YAML wants
+        training=json.loads(json.dumps(provenance, default=str)),  # tuples become lists, as YAML wants
         licence=licence,
     )
     manifest.check_size(*recommended_size)
