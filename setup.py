@@ -45,14 +45,14 @@ setup(
     zip_safe=True,
     entry_points={
         "console_scripts": [
-            "bag_recorder = depth_pose_ros.nodes.bag_recorder:main",
-            "camera_player = depth_pose_ros.nodes.camera_player:main",
+            "bag_recorder = depth_pose_ros.nodes.__main__:bag_recorder",
+            "camera_player = depth_pose_ros.nodes.__main__:camera_player",
             "demo = depth_pose_ros.demo.__main__:main",
-            "depth_node = depth_pose_ros.nodes.depth_node:main",
+            "depth_node = depth_pose_ros.nodes.__main__:depth_node",
             "depth_pose = depth_pose_ros.cli:main",
-            "flow_node = depth_pose_ros.nodes.flow_node:main",
-            "pose_node = depth_pose_ros.nodes.pose_node:main",
-            "vo_node = depth_pose_ros.nodes.vo_node:main",
+            "flow_node = depth_pose_ros.nodes.__main__:flow_node",
+            "pose_node = depth_pose_ros.nodes.__main__:pose_node",
+            "vo_node = depth_pose_ros.nodes.__main__:vo_node",
         ],
     },
 )

@@ -181,6 +181,18 @@ class OdometryConfig(Tunables):
 
 # ------------------------------------------------------------------------------------------------- the ROS nodes
 @dataclass(frozen=True)
+class NodeConfig(Tunables):
+    """How a node starts."""
+
+    autostart: bool = tunable(
+        True,
+        "Begin to work as soon as the node is started. false: wait, as a lifecycle node, to be configured and "
+        "activated by `ros2 lifecycle set` or a lifecycle manager.",
+        read_only=True,
+    )
+
+
+@dataclass(frozen=True)
 class InputConfig(Tunables):
     """How a node takes its images."""
 
@@ -301,3 +313,7 @@ class OutputConfig(Tunables):
         "trajectory",
         "Where ~/save_trajectory writes: this path with .tum and with .kitti.txt added.",
     )
+
+
+NODE_CONFIGS = (NodeConfig, InputConfig, NetworkConfig, OdometryConfig, OutputConfig)
+"""All that the nodes take; each takes those that mean something to it."""

@@ -32,7 +32,7 @@ class NodeProcess:
     """One of our nodes in a process of its own, and what it says."""
 
     def __init__(self, node: str, *ros_arguments: str, **environment: str) -> None:
-        command = [sys.executable, "-m", f"depth_pose_ros.nodes.{node}", "--ros-args", *ros_arguments]
+        command = [sys.executable, "-m", "depth_pose_ros.nodes", node, "--ros-args", *ros_arguments]
         self.lines: list[str] = []
         self._process = subprocess.Popen(
             command,
@@ -68,6 +68,10 @@ class NodeProcess:
                 continue
             (spin or time.sleep)(0.05)
         raise AssertionError(f"never said {pattern!r} in {timeout} s:\n{self.said}")
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     @property
     def is_running(self) -> bool:

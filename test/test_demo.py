@@ -47,12 +47,8 @@ def test_player_and_recorder_keep_every_image_and_stamp(tmp_path):
     from rosbags.typesys import Stores, get_typestore
 
     images = write_sequence(tmp_path / "sequence", 8)
-    recorder = Process(
-        "depth_pose_ros.nodes.bag_recorder", [str(tmp_path / "bag"), "image", "camera_info"], tmp_path / "recorder.txt"
-    )
-    player = Process(
-        "depth_pose_ros.nodes.camera_player", [str(tmp_path / "sequence"), "--rate", "2"], tmp_path / "player.txt"
-    )
+    recorder = Process("bag_recorder", [str(tmp_path / "bag"), "image", "camera_info"], tmp_path / "recorder.txt")
+    player = Process("camera_player", [str(tmp_path / "sequence"), "--rate", "2"], tmp_path / "player.txt")
     try:
         frames = []
         while not player.finished():
@@ -112,7 +108,7 @@ def test_chosen_frames_pass_over_what_cannot_be_read(tmp_path):
 def test_player_says_what_is_wrong_with_its_arguments(tmp_path, arguments, message):
     write_sequence(tmp_path / "sequence", 1)
     arguments = [a.format(sequence=tmp_path / "sequence") for a in arguments]
-    command = [sys.executable, "-m", "depth_pose_ros.nodes.camera_player", *arguments]
+    command = [sys.executable, "-m", "depth_pose_ros.nodes", "camera_player", *arguments]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode != 0
     assert message in result.stderr

@@ -47,6 +47,7 @@ def listen(peer):
         arguments = ["--ros-args", *(part for rule in remappings for part in ("-r", rule))]
         node = rclpy.create_node("listener", namespace="camera", cli_args=arguments)
         given = CameraInput(node, InputConfig(**config))
+        given.pause(False)
         images = []
 
         def work():
@@ -151,6 +152,7 @@ def test_the_queue_keeps_the_latest(peer):
     node = rclpy.create_node("slow", namespace="camera")
     peer.add(node)
     given = CameraInput(node, InputConfig(queue_size=2))
+    given.pause(False)
     connect(peer, given)
     for index in range(5):
         peer.send(IMAGE, START + index * PERIOD, CAMERA)

@@ -11,7 +11,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2")
 import rclpy
 from rclpy.parameter import Parameter
 
-from depth_pose_ros.config import InputConfig, NetworkConfig, OdometryConfig, OutputConfig, Tunables, tunable, tunables
+from depth_pose_ros.config import NODE_CONFIGS, Tunables, tunable, tunables
 from depth_pose_ros.errors import ConfigError
 from depth_pose_ros.geometry.se3 import inverse, make_pose, se3_exp, se3_log, so3_exp, so3_log
 from depth_pose_ros.nodes import parameters, running
@@ -186,14 +186,12 @@ def test_live_changes_are_applied_and_wrong_ones_refused(node_with):
 
 def test_the_default_parameter_file_is_up_to_date():
     """If this fails: python -m depth_pose_ros.nodes.parameters > config/depth_pose.yaml."""
-    made = parameters.default_yaml(InputConfig, NetworkConfig, OdometryConfig, OutputConfig)
+    made = parameters.default_yaml(*NODE_CONFIGS)
     assert (ROOT / "config" / "depth_pose.yaml").read_text() == made
 
 
 def test_no_parameter_is_declared_twice():
-    names = [
-        item.name for kind in (InputConfig, NetworkConfig, OdometryConfig, OutputConfig) for item in tunables(kind)
-    ]
+    names = [item.name for config_class in NODE_CONFIGS for item in tunables(config_class)]
     assert len(names) == len(set(names))
 
 

@@ -118,7 +118,7 @@ def record(options: argparse.Namespace, source: str, sequence: Sequence, console
     with ExitStack() as stack:
 
         def start(module: str, arguments: list[str]) -> Process:
-            process = Process(f"depth_pose_ros.nodes.{module}", arguments, log / f"{module}.txt")
+            process = Process(module, arguments, log / f"{module}.txt")
             stack.callback(process.stop)
             return process
 

@@ -14,15 +14,15 @@ from pathlib import Path
 
 
 class Process:
-    """One Python module in a process of its own; its log goes to a file, its standard output line by line to us."""
+    """One of our executables in a process of its own; its log goes to a file, its output line by line to us."""
 
-    def __init__(self, module: str, arguments: Sequence[str], log: Path) -> None:
-        self.name = module.rpartition(".")[2]
+    def __init__(self, name: str, arguments: Sequence[str], log: Path) -> None:
+        self.name = name
         self.log = log
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         with log.open("wb") as stream:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
+                [sys.executable, "-m", "depth_pose_ros.nodes", name, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=stream,

@@ -103,7 +103,3 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("topics", nargs="+", metavar="topic")
     options = parser.parse_args(remove_ros_args(arguments)[1:])
     return run(lambda: BagRecorder(options.out, options.topics), arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -18,6 +18,7 @@ from depth_pose_ros.camera import CameraModel
 from depth_pose_ros.config import InputConfig
 from depth_pose_ros.errors import CameraError, ImageError
 from depth_pose_ros.nodes import messages
+from depth_pose_ros.nodes.health import SILENCE
 
 CAMERA_INFO_WAIT = 0.5
 """Seconds that an image waits for its CameraInfo: drivers send the two at once, and either may come first."""
@@ -27,9 +28,6 @@ JUMP_BACK_NS = 1_000_000_000
 
 OUTPUTS = ("depth/image", "flow/image")
 """Topics of this package, which are no camera's."""
-
-SILENCE = 5.0
-"""Seconds without anything after which it is told what is missing."""
 
 
 class OutOfOrderError(ImageError):
@@ -67,7 +65,7 @@ class CameraInput:
         self.dropped = 0
         self.refused = 0
         self.refusal = ""
-        self.paused = False
+        self.paused = True  # until :meth:`pause` says otherwise
         self._node = node
         self._config = config
         self._slot: deque[tuple[Image | CompressedImage, float]] = deque()  # with the time of arrival

@@ -1,120 +1,63 @@
-"""What every node with a camera has in common: its input, one worker thread, diagnostics and the watchdog."""
+"""What every node with a camera has in common: its input, and one worker thread."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
-import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
+from diagnostic_msgs.msg import DiagnosticStatus
 from std_srvs.srv import SetBool
 
 from depth_pose_ros.camera import CameraModel, FrameRectifier, network_size
 from depth_pose_ros.config import InputConfig, NetworkConfig, Tunables
 from depth_pose_ros.engines.estimators import NetworkDepth, NetworkFlow
 from depth_pose_ros.errors import CameraError, ConfigError, ImageError
-from depth_pose_ros.nodes import messages, parameters
-from depth_pose_ros.nodes.camera_input import SILENCE, CameraImage, CameraInput
+from depth_pose_ros.nodes import messages
+from depth_pose_ros.nodes.camera_input import CameraImage, CameraInput
+from depth_pose_ros.nodes.managed_node import ManagedNode
 from depth_pose_ros.odometry import Frame
 
 
-class Health:
-    """`/diagnostics` once a second, and after five seconds without output a log line for each thing that is missing."""
-
-    def __init__(
-        self,
-        node: Node,
-        problems: Callable[[], list[str]],
-        details: Callable[[], list[DiagnosticStatus]],
-    ) -> None:
-        """``problems``: what is missing, a sentence each; ``details``: further entries for `/diagnostics`."""
-        self.outputs = 0
-        self._node = node
-        self._problems = problems
-        self._details = details
-        self._latencies_ms: deque[float] = deque(maxlen=200)
-        self._output_at = self._told_at = time.monotonic()
-        self._counts: dict[str, tuple[float, int]] = {}
-        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        # On the steady clock: with use_sim_time and no /clock, a timer on the node's clock would be silent as well.
-        node.create_timer(1.0, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
-
-    def output(self, latency_ms: float) -> None:
-        """One frame was answered, so long after it had been received."""
-        self.outputs += 1
-        self._output_at = time.monotonic()
-        self._latencies_ms.append(latency_ms)
-
-    def rate(self, name: str, count: int) -> float:
-        """Per second, from a running count, since this was last asked."""
-        now = time.monotonic()
-        then, before = self._counts.get(name, (now, count))
-        self._counts[name] = (now, count)
-        return (count - before) / (now - then) if now > then else 0.0
-
-    def _tick(self) -> None:
-        now = time.monotonic()
-        problems = self._problems() if now - self._output_at > SILENCE else []
-        if problems and now - self._told_at > SILENCE:
-            self._told_at = now
-            for problem in problems:
-                self._node.get_logger().warning(f"no output for {now - self._output_at:.0f} s: {problem}")
-        values = {"outputs": self.outputs, "output_rate_hz": self.rate("outputs", self.outputs)}
-        if latencies := list(self._latencies_ms):
-            values["latency_p50_ms"], values["latency_p95_ms"] = map(float, np.percentile(latencies, [50, 95]))
-        level, text = DiagnosticStatus.OK, "running"
-        if problems:
-            level, text = DiagnosticStatus.ERROR, "; ".join(problems)
-        elif not self.outputs:
-            level, text = DiagnosticStatus.WARN, "starting"
-        summary = messages.diagnostic_status(level, f"{self._node.get_name()}: output", text, values)
-        self._publisher.publish(
-            DiagnosticArray(
-                header=messages.header(self._node.get_clock().now().nanoseconds, ""),
-                status=[summary, *self._details()],
-            )
-        )
-
-
-class CameraNode(Node):
+class CameraNode(ManagedNode):
     """A node that answers the images of one camera, one at a time, in a thread of its own.
 
-    A subclass gives :meth:`load` and :meth:`process` and calls :meth:`start` at the end of its own ``__init__``.
+    A subclass gives :meth:`load` and :meth:`process`, and calls :meth:`start_worker` at the end of its ``setup``.
     Both run in the worker's thread, ``process`` with ``self.lock`` held; callbacks that touch the same things take it.
     """
 
     def __init__(self, name: str, *config_classes: type[Tunables], leave_out: Collection[str] = ()) -> None:
-        super().__init__(name)
+        super().__init__(name, InputConfig, NetworkConfig, *config_classes, leave_out=leave_out)
         self.lock = threading.RLock()
-        self.configs = parameters.declare(self, InputConfig, NetworkConfig, *config_classes, leave_out=leave_out)
+
+    def setup(self) -> None:
+        """See ManagedNode."""
         width, height = self.configs[NetworkConfig].network_width, self.configs[NetworkConfig].network_height
         if (width == 0) != (height == 0):
             raise ConfigError(f"network_width = {width} and network_height = {height}; set both, or neither")
         self.network_backends: dict[str, str] = {}
         """What runs each network, for diagnostics; empty while they are loaded."""
         self.camera = CameraInput(self, self.configs[InputConfig])
-        self.health = Health(self, self.problems, self.details)
         self.create_service(SetBool, "~/pause", self._pause)
         self._told_reasons: tuple[str, ...] = ()
         self._rectifier: FrameRectifier | None = None
         self._network_size = (0, 0)
         self._error: Exception | None = None
         self._error_signal = self.create_guard_condition(self._raise_error)
-        self._worker = threading.Thread(target=self._work, name="worker", daemon=True)
 
-    def start(self) -> None:
-        """Begin to work."""
+    def start_worker(self) -> None:
+        """Begin to load the networks, and then to work."""
+        self._worker = threading.Thread(target=self._work, name="worker", daemon=True)
         self._worker.start()
 
-    def close(self) -> None:
+    def set_active(self, active: bool) -> None:
+        """See ManagedNode."""
+        self.camera.pause(not active)
+
+    def teardown(self) -> None:
         """Let the frame at hand be finished, and stop."""
         self.camera.close()
-        if self._worker.is_alive():
-            self._worker.join()
+        self._worker.join()
 
     # ------------------------------------------------------------------------------------ what a subclass gives
     def load(self, width: int, height: int) -> tuple[tuple[int, int], int]:
@@ -128,14 +71,14 @@ class CameraNode(Node):
         """The next frame comes from another camera or in another size: nothing before it can be compared with it."""
 
     def process(self, image: CameraImage, frame: Frame, prepare_ms: dict[str, float]) -> bool:
-        """Answer one frame; False when something that :meth:`problems` names kept it from being published.
+        """Answer one frame; False when something that :meth:`missing` names kept it from being published.
 
         prepare_ms: what decoding and rectifying it cost.
         """
         raise NotImplementedError
 
-    def problems(self) -> list[str]:
-        """What keeps the node from answering, a sentence each."""
+    def missing(self) -> list[str]:
+        """See ManagedNode."""
         if not self.network_backends:
             return ["the networks are still being loaded"]
         return self.camera.problems()
@@ -219,13 +162,16 @@ class CameraNode(Node):
 
     # ------------------------------------------------------------------------------------------- callbacks
     def _pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        if self.phase != "active":
+            response.success, response.message = False, self.problems()[0]
+            return response
         self.camera.pause(request.data)
         response.success = True
         response.message = "paused: images are ignored" if request.data else "running"
         return response
 
     def details(self) -> list[DiagnosticStatus]:
-        """Entries of `/diagnostics`."""
+        """See ManagedNode."""
         camera = self.camera
         rate = self.health.rate("images", camera.received)
         images = messages.diagnostic_status(

@@ -178,7 +178,3 @@ def main(arguments: list[str] | None = None) -> int:
     if problem:
         print(f"camera_player: {problem}", file=sys.stderr)
     return 1 if problem else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

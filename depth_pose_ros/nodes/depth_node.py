@@ -7,12 +7,9 @@ the odometry.
 
 from __future__ import annotations
 
-import sys
-
 from depth_pose_ros.config import NetworkConfig, OutputConfig, Tunables
 from depth_pose_ros.engines import load_depth
 from depth_pose_ros.engines.engine import DepthEstimator
-from depth_pose_ros.nodes import parameters
 from depth_pose_ros.nodes.camera_input import CameraImage
 from depth_pose_ros.nodes.camera_node import CameraNode
 from depth_pose_ros.nodes.publishers import DepthPublisher
@@ -25,11 +22,14 @@ class DepthNode(CameraNode):
 
     def __init__(self) -> None:
         super().__init__("depth_node", OutputConfig)
+
+    def setup(self) -> None:
+        """See ManagedNode."""
+        super().setup()
         self._network: DepthEstimator | None = None
         self._depth = DepthPublisher(self, self.configs[OutputConfig])
-        parameters.on_change(self, self.configs, self._apply)
         self.get_logger().info("depth is in the depth network's own unit: the same from frame to frame but NOT metric")
-        self.start()
+        self.start_worker()
 
     def load(self, width: int, height: int) -> tuple[tuple[int, int], int]:
         """See CameraNode."""
@@ -48,7 +48,8 @@ class DepthNode(CameraNode):
         self._depth.publish(image.stamp_ns, image.frame_id, depth, camera, full, frame.image)
         return True
 
-    def _apply(self, config: Tunables) -> None:
+    def apply(self, config: Tunables) -> None:
+        """See ManagedNode."""
         with self.lock:
             if isinstance(config, OutputConfig):
                 self._depth.config = config
@@ -57,7 +58,3 @@ class DepthNode(CameraNode):
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of ``depth_node``."""
     return run(DepthNode, arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

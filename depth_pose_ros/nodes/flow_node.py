@@ -7,7 +7,6 @@ the camera of these pixels), `flow/image`, `/diagnostics`. Service: `~/pause`.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +14,12 @@ import numpy as np
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, PointCloud2
 
-from depth_pose_ros.config import NetworkConfig, OdometryConfig, Tunables, tunables
+from depth_pose_ros.config import NetworkConfig, OdometryConfig, tunables
 from depth_pose_ros.engines import load_flow
 from depth_pose_ros.engines.engine import FlowEstimator
 from depth_pose_ros.geometry.correspondences import Matches, select
 from depth_pose_ros.geometry.refine import refine
-from depth_pose_ros.nodes import messages, parameters
+from depth_pose_ros.nodes import messages
 from depth_pose_ros.nodes.camera_input import CameraImage
 from depth_pose_ros.nodes.camera_node import CameraNode
 from depth_pose_ros.nodes.publishers import FlowPicturePublisher
@@ -45,16 +44,17 @@ class FlowNode(CameraNode):
 
     def __init__(self) -> None:
         super().__init__("flow_node", OdometryConfig, leave_out=LEFT_OUT)
+
+    def setup(self) -> None:
+        """See ManagedNode."""
+        super().setup()
         self._network: FlowEstimator | None = None
         self._reference: _Reference | None = None
-        qos = QoSProfile(
-            depth=30
-        )  # pose_node needs each of them: a match message that is lost is a motion that is lost
+        qos = QoSProfile(depth=30)  # pose_node needs each of them: a match that is lost is a motion that is lost
         self._matches = self.create_publisher(PointCloud2, "flow/matches", qos)
         self._camera_info = self.create_publisher(CameraInfo, "flow/camera_info", qos)
         self._picture = FlowPicturePublisher(self)
-        parameters.on_change(self, self.configs, self._apply)
-        self.start()
+        self.start_worker()
 
     def load(self, width: int, height: int) -> tuple[tuple[int, int], int]:
         """See CameraNode."""
@@ -90,14 +90,7 @@ class FlowNode(CameraNode):
             self._reference = current
         return True
 
-    def _apply(self, config: Tunables) -> None:
-        """The configuration of a frame is read when it comes."""
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of ``flow_node``."""
     return run(FlowNode, arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -15,7 +15,7 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from depth_pose_ros.config import Tunable, Tunables, tunables
+from depth_pose_ros.config import NODE_CONFIGS, Tunable, Tunables, tunables
 from depth_pose_ros.errors import ConfigError
 
 Configs = dict[type[Tunables], Tunables]
@@ -114,6 +114,4 @@ def _yaml(value: bool | int | float | str) -> str:
 
 
 if __name__ == "__main__":
-    from depth_pose_ros.config import InputConfig, NetworkConfig, OdometryConfig, OutputConfig
-
-    print(default_yaml(InputConfig, NetworkConfig, OdometryConfig, OutputConfig), end="")
+    print(default_yaml(*NODE_CONFIGS), end="")

@@ -6,7 +6,6 @@ stamps. Out: what vo_node gives but `flow/image`. Services: `~/reset`, `~/save_t
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections import deque
@@ -14,15 +13,14 @@ from collections import deque
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from depth_pose_ros.camera import PinholeCamera
-from depth_pose_ros.config import OdometryConfig, OutputConfig
+from depth_pose_ros.config import OdometryConfig, OutputConfig, Tunables
 from depth_pose_ros.errors import CameraError, ImageError
-from depth_pose_ros.nodes import messages, parameters
-from depth_pose_ros.nodes.camera_node import Health
+from depth_pose_ros.nodes import messages
+from depth_pose_ros.nodes.managed_node import ManagedNode
 from depth_pose_ros.nodes.motion import Motion
 from depth_pose_ros.nodes.running import run
 
@@ -33,12 +31,15 @@ LIMIT = 30
 """Messages of each topic that may wait for the others."""
 
 
-class PoseNode(Node):
+class PoseNode(ManagedNode):
     """Matches and depth -> VisualOdometry -> topics. Its work is short, so it needs no thread of its own."""
 
     def __init__(self) -> None:
-        super().__init__("pose_node")
-        self.configs = parameters.declare(self, OdometryConfig, OutputConfig)
+        super().__init__("pose_node", OdometryConfig, OutputConfig)
+
+    def setup(self) -> None:
+        """See ManagedNode."""
+        self._is_active = False
         self.motion = Motion(self, self.configs, threading.RLock())
         self.received = self.without_depth = self.refused = 0
         self._waiting: deque[tuple[messages.StampedMatches, float]] = deque()  # with the time of arrival
@@ -51,12 +52,19 @@ class PoseNode(Node):
             "flow/camera_info": self.create_subscription(CameraInfo, "flow/camera_info", self._take_camera, qos),
             "network_depth/image": self.create_subscription(Image, "network_depth/image", self._take_depth, qos),
         }
-        self.health = Health(self, self.problems, self._details)
-        parameters.on_change(self, self.configs, self.motion.apply)
         self.create_timer(0.1, self._work, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
-    def problems(self) -> list[str]:
-        """What keeps the node from answering, a sentence each."""
+    def set_active(self, active: bool) -> None:
+        """See ManagedNode."""
+        self._is_active = active
+        self._waiting.clear()
+
+    def apply(self, config: Tunables) -> None:
+        """See ManagedNode."""
+        self.motion.apply(config)
+
+    def missing(self) -> list[str]:
+        """See ManagedNode."""
         silent = [topic for topic in self._inputs if not self.count_publishers(topic)]
         missing = [
             f"no publisher on {self.resolve_topic_name(topic)}; start flow_node and depth_node" for topic in silent
@@ -66,6 +74,8 @@ class PoseNode(Node):
     # ------------------------------------------------------------------------------------------------ parts arrive
     def _take_matches(self, message: PointCloud2) -> None:
         self.received += 1
+        if not self._is_active:
+            return
         try:
             self._waiting.append((messages.matches_from_message(message), time.monotonic()))
         except ImageError as error:
@@ -135,7 +145,8 @@ class PoseNode(Node):
         if self.motion.publish(estimate, stamped.frame_id, camera, None, details):
             self.health.output(latency_ms)
 
-    def _details(self) -> list[DiagnosticStatus]:
+    def details(self) -> list[DiagnosticStatus]:
+        """See ManagedNode."""
         rate = self.health.rate("matches", self.received)
         status = messages.diagnostic_status(
             DiagnosticStatus.OK if rate > 0 else DiagnosticStatus.WARN,
@@ -161,7 +172,3 @@ def _keep(parts: dict, stamp_ns: int, part: object) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of ``pose_node``."""
     return run(PoseNode, arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -41,20 +41,22 @@ def keep_freed_memory() -> None:
 
 
 def run(make_node: Callable[[], Node], arguments: Sequence[str] | None = None) -> int:
-    """Make a node, spin it until SIGINT, SIGTERM or an error, and clean up. Returns the exit code.
+    """Make a node, start and spin it until SIGINT, SIGTERM or an error, and clean up. Returns the exit code.
 
     A DepthPoseError from the node, at start or later, ends the process with its one sentence and code 1. The node may
-    have a ``close()`` that stops its threads.
+    have a ``start()``, and a ``close()`` that stops its threads.
     """
-    keep_freed_memory()
-    use_large_shared_memory()
     node = None
     code = 0
     try:
+        keep_freed_memory()
+        use_large_shared_memory()
         rclpy.init(args=arguments)
         node = make_node()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
+        if hasattr(node, "start"):
+            node.start()
         while rclpy.ok():
             executor.spin_once()
     except (KeyboardInterrupt, ExternalShutdownException):

@@ -8,15 +8,13 @@ Topics in: `image` (or `image/compressed`) and its sibling `camera_info`. Out: `
 from __future__ import annotations
 
 import math
-import sys
 import time
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from depth_pose_ros.config import NetworkConfig, OdometryConfig, OutputConfig
+from depth_pose_ros.config import NetworkConfig, OdometryConfig, OutputConfig, Tunables
 from depth_pose_ros.engines import load_depth, load_flow
 from depth_pose_ros.errors import ConfigError
-from depth_pose_ros.nodes import parameters
 from depth_pose_ros.nodes.camera_input import CameraImage
 from depth_pose_ros.nodes.camera_node import CameraNode
 from depth_pose_ros.nodes.motion import Motion
@@ -30,6 +28,10 @@ class VisualOdometryNode(CameraNode):
 
     def __init__(self) -> None:
         super().__init__("vo_node", OdometryConfig, OutputConfig)
+
+    def setup(self) -> None:
+        """See ManagedNode."""
+        super().setup()
         if self.configs[NetworkConfig].depth_model == "none" and self.configs[OdometryConfig].scale_source == "network":
             raise ConfigError(
                 "scale_source = 'network' needs a depth network, but depth_model is none; "
@@ -37,8 +39,7 @@ class VisualOdometryNode(CameraNode):
             )
         self.motion = Motion(self, self.configs, self.lock)
         self._flow_picture = FlowPicturePublisher(self)
-        parameters.on_change(self, self.configs, self.motion.apply)
-        self.start()
+        self.start_worker()
 
     def load(self, width: int, height: int) -> tuple[tuple[int, int], int]:
         """See CameraNode."""
@@ -74,19 +75,19 @@ class VisualOdometryNode(CameraNode):
         full = frame.camera.resized(image.model.image_width, image.model.image_height)
         return self.motion.publish(estimate, image.frame_id, full, frame.image, details)
 
-    def problems(self) -> list[str]:
-        """See CameraNode."""
-        return super().problems() + self.motion.problems()
+    def apply(self, config: Tunables) -> None:
+        """See ManagedNode."""
+        self.motion.apply(config)
+
+    def missing(self) -> list[str]:
+        """See ManagedNode."""
+        return super().missing() + self.motion.problems()
 
     def details(self) -> list[DiagnosticStatus]:
-        """See CameraNode."""
+        """See ManagedNode."""
         return super().details() + self.motion.details()
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of ``vo_node``."""
     return run(VisualOdometryNode, arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,42 @@
+"""The executables of this package, also as ``python -m depth_pose_ros.nodes NAME ...``.
+
+Importing rclpy, NumPy and OpenCV takes a second, in which Ctrl-C would leave a stack trace; so that is dealt with
+before anything else is imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from functools import partial
+
+NAMES = ("bag_recorder", "camera_player", "depth_node", "flow_node", "pose_node", "vo_node")
+
+
+def start(name: str, arguments: list[str] | None = None) -> int:
+    """Import one executable and run it. Returns its exit code."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda *_: os._exit(0)) for number in numbers}
+    main = importlib.import_module(f"depth_pose_ros.nodes.{name}").main
+    for number in numbers:
+        signal.signal(number, before[number])
+    return main(arguments)
+
+
+bag_recorder, camera_player, depth_node, flow_node, pose_node, vo_node = (partial(start, name) for name in NAMES)
+"""The entry points."""
+
+
+def main() -> int:
+    """``python -m depth_pose_ros.nodes NAME ...``."""
+    if len(sys.argv) < 2 or sys.argv[1] not in NAMES:
+        print(f"usage: python -m depth_pose_ros.nodes NAME ...; NAME is one of {', '.join(NAMES)}", file=sys.stderr)
+        return 2
+    del sys.argv[0]  # so that argv starts with the executable's name, as ever
+    return start(sys.argv[0])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
