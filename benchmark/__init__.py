@@ -1,0 +1,1 @@
+"""What the package costs and how good it is, measured; see docs/performance.md."""

@@ -38,6 +38,11 @@ class Process:
             self._lines.put(line.rstrip("\n"))
 
     @property
+    def pid(self) -> int:
+        """Of the process, also after its end."""
+        return self._process.pid
+
+    @property
     def exit_code(self) -> int | None:
         """None while it runs."""
         return self._process.poll()
