@@ -1,5 +1,6 @@
 """The parts of the nodes without a network or another process: frames, covariances, TF, parameters, depth images."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,15 +11,18 @@ pytest.importorskip("rclpy", reason="needs ROS 2")
 
 import rclpy
 from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
 
 from depth_pose_ros.config import NODE_CONFIGS, Tunables, tunable, tunables
 from depth_pose_ros.errors import ConfigError
 from depth_pose_ros.geometry.se3 import inverse, make_pose, se3_exp, se3_log, so3_exp, so3_log
-from depth_pose_ros.nodes import parameters, running
+from depth_pose_ros.nodes import messages, parameters, running, topics
 from depth_pose_ros.nodes.depth_image import flow_picture, resize_depth
 from depth_pose_ros.nodes.publishers import R_BODY_OPTICAL, Mounting
-from depth_pose_ros.nodes.transforms import find_transform
+from depth_pose_ros.nodes.transforms import TransformBroadcaster, find_transform
 
+BEST_EFFORT = ReliabilityPolicy.BEST_EFFORT
 ROOT = Path(__file__).resolve().parents[1]
 T_BASE_CAMERA = make_pose(R_BODY_OPTICAL @ so3_exp(np.array([0.3, -0.8, 0.2])), np.array([0.4, -0.2, 1.1]))
 """A camera that is rotated and offset in every axis."""
@@ -112,12 +116,62 @@ def test_frames_that_are_not_connected_have_no_transform():
     assert find_transform(links, "a", "camera") is None  # a loop ends, too
 
 
-# --------------------------------------------------------------------------------------------------- parameters
 @pytest.fixture(scope="module")
 def ros():
     rclpy.init(args=[])
     yield
     rclpy.shutdown()
+
+
+class Broadcast:
+    """A TransformBroadcaster, the stamps in seconds that it let through, and the clock of a bag."""
+
+    def __init__(self, use_sim_time):
+        self.node = rclpy.create_node("tf", parameter_overrides=[Parameter("use_sim_time", value=use_sim_time)])
+        self._broadcaster = TransformBroadcaster(self.node)
+        self._clock = self.node.create_publisher(Clock, "/clock", 10)
+        self.forget = self._broadcaster.forget
+
+    def sent(self, *seconds):
+        heads = ((second, messages.header(second * 10**9, "odom")) for second in seconds)
+        return [s for s, head in heads if self._broadcaster.send(messages.transform_message(np.eye(4), head, "base"))]
+
+    def set_clock(self, second):
+        end = time.monotonic() + 60.0
+        while self.node.get_clock().now().nanoseconds != second * 10**9:
+            assert time.monotonic() < end, "the clock is not heard"
+            self._clock.publish(Clock(clock=messages.time_message(second * 10**9)))
+            rclpy.spin_once(self.node, timeout_sec=0.1)
+
+
+def test_tf_never_goes_back(ros):
+    tf = Broadcast(use_sim_time=False)
+    # A recording that is played again without its clock: nothing is sent until it has passed the end of the first time.
+    assert tf.sent(100, 101, 102, 102, 101, 100, 101, 102, 103) == [100, 101, 102, 103]
+    tf.forget()
+    assert tf.sent(50, 51, 50) == [50, 51]
+    # The system's clock was wrong by far, and was set back: who has listened so far ignores what is sent anyway.
+    now = int(time.time())
+    assert tf.sent(now + 5, now, now + 6, now + 1000, now + 1, now + 2) == [
+        now + 5,
+        now + 6,
+        now + 1000,
+        now + 1,
+        now + 2,
+    ]
+    tf.node.destroy_node()
+
+
+def test_tf_follows_the_clock_of_a_bag_that_is_played_again(ros):
+    tf = Broadcast(use_sim_time=True)
+    tf.set_clock(102)
+    assert tf.sent(100, 101, 101, 102) == [100, 101, 102]
+    tf.set_clock(100)
+    assert tf.sent(102, 103, 100, 100, 101) == [100, 101]  # two images were still on their way
+    tf.node.destroy_node()
+
+
+# --------------------------------------------------------------------------------------------------- parameters
 
 
 @dataclass(frozen=True)
@@ -182,6 +236,25 @@ def test_live_changes_are_applied_and_wrong_ones_refused(node_with):
     assert not change(height=99.0).successful and not change(height="high").successful
     assert not change(fixed=False).successful
     assert len(applied) == 1 and node.get_parameter("height").value == 3.0
+
+
+def test_parameters_that_nobody_has_are_told(node_with):
+    node = node_with(**{"scale_sorce": "network", "camera_height": 2.0, "qos_overrides./nowhere.publisher.depth": 3})
+    told = parameters.unknown(node)
+    assert len(told) == 2
+    assert "scale_sorce means nothing to this node and is ignored; did you mean scale_source?" in told[0]
+    assert "qos_overrides./nowhere.publisher.depth" in told[1] and "after remapping" in told[1]
+
+
+def test_qos_can_be_overridden_and_what_is_wrong_with_it_is_told(node_with):
+    wanted = {"qos_overrides./image.subscription.reliability": "reliable", "qos_overrides./image.subscription.depth": 3}
+    node = node_with(**wanted)
+    subscription = topics.subscribe(node, Clock, "image", print, QoSProfile(depth=10, reliability=BEST_EFFORT))
+    assert subscription.qos_profile.reliability == ReliabilityPolicy.RELIABLE and subscription.qos_profile.depth == 3
+    for name, value in (("reliability", "maybe"), ("depth", "many"), ("depth", -1), ("history", "all")):
+        node = node_with(**{f"qos_overrides./odom.publisher.{name}": value})
+        with pytest.raises(ConfigError, match=r"QoS of odom: .*see the qos_overrides"):
+            topics.publish(node, Clock, "odom", QoSProfile(depth=10))
 
 
 def test_the_default_parameter_file_is_up_to_date():

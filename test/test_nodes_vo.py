@@ -263,7 +263,7 @@ def test_what_is_missing_is_named_after_five_seconds(start, peer, room):
         camera.spin(seconds)
 
     nobody.wait_for(
-        r"no output for \d+ s: no publisher on the image topic /nobody/image .*there are images on .*/no_base/image",
+        r"no output for \d+ s: no publisher on /nobody/image .*there are images on .*/no_base/image",
         spin=play,
     )
     nobody.wait_for(r"no output for \d+ s: no CameraInfo on /nobody/camera_info; publish it, remap camera_info")
@@ -271,7 +271,7 @@ def test_what_is_missing_is_named_after_five_seconds(start, peer, room):
 
     def told() -> bool:
         entries = [status for message in camera.got["/diagnostics"] for status in message.status]
-        return any(entry.level == b"\2" and "no publisher on the image topic" in entry.message for entry in entries)
+        return any(entry.level == b"\2" and "no publisher on" in entry.message for entry in entries)
 
     camera.spin_until(told, what="the same on /diagnostics")
 

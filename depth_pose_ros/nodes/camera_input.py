@@ -10,14 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from depth_pose_ros.camera import CameraModel
 from depth_pose_ros.config import InputConfig
 from depth_pose_ros.errors import CameraError, ImageError
-from depth_pose_ros.nodes import messages
+from depth_pose_ros.nodes import messages, topics
 from depth_pose_ros.nodes.health import SILENCE
 
 CAMERA_INFO_WAIT = 0.5
@@ -65,6 +64,8 @@ class CameraInput:
         self.dropped = 0
         self.refused = 0
         self.refusal = ""
+        self.delay_ms = math.nan
+        """From the stamp of the last image that could be used to its arrival in the worker."""
         self.paused = True  # until :meth:`pause` says otherwise
         self._node = node
         self._config = config
@@ -88,29 +89,15 @@ class CameraInput:
         self.camera_info_topic = self._camera_info_topic(base)
         self.is_rectified = base.rpartition("/")[2].startswith("image_rect")
         """By the topic's name: image_proc gives image_rect and image_rect_color the CameraInfo of the raw image."""
-        self._qos = QoSProfile(
-            depth=10,
-            reliability=ReliabilityPolicy.BEST_EFFORT
-            if config.image_qos == "sensor_data"
-            else ReliabilityPolicy.RELIABLE,
-        )
-        self._subscription = node.create_subscription(
-            self._type,
-            self.topic,
-            self._take_image,
-            self._qos,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-        )
+        best_effort = config.image_qos == "sensor_data"
+        reliability = ReliabilityPolicy.BEST_EFFORT if best_effort else ReliabilityPolicy.RELIABLE
+        qos = QoSProfile(depth=10, reliability=reliability)
+        self._subscription = topics.subscribe(node, self._type, self.topic, self._take_image, qos)
         if config.camera_info_url:
             self._keep(CameraModel.from_yaml(config.camera_info_url.removeprefix("file://")))
         else:
-            node.create_subscription(
-                CameraInfo,
-                self.camera_info_topic,
-                self._take_camera_info,
-                QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT),
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-            )
+            qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+            topics.subscribe(node, CameraInfo, self.camera_info_topic, self._take_camera_info, qos)
 
     def _camera_info_topic(self, image_topic: str) -> str:
         """The sibling of the image topic, as image_transport has it, unless `camera_info` was remapped itself."""
@@ -189,6 +176,7 @@ class CameraInput:
         self._last_stamp_ns = stamp_ns
         self._out_of_order = False
         self._accepted_at = time.monotonic()
+        self.delay_ms = 1e-6 * (self._node.get_clock().now().nanoseconds - stamp_ns)
         return CameraImage(stamp_ns, frame_id, image, model, jumped_back, received_at, decode_ms)
 
     def _check_stamp(self, stamp_ns: int) -> bool:
@@ -258,40 +246,27 @@ class CameraInput:
         return []
 
     def _why_no_image(self) -> str:
-        wanted = "sensor_msgs/msg/" + self._type.__name__
+        why = topics.why_silent(self._node, self._subscription)
         publishers = self._node.get_publishers_info_by_topic(self.topic)
         if not publishers:
+            wanted = topics.ros_type(self._type)
             own = dict(self._node.get_publisher_names_and_types_by_node(*self._name))
-            topics = self._node.get_topic_names_and_types()
-            others = [name for name, types in topics if wanted in types and name not in own]
-            others = [name for name in others if not name.endswith(OUTPUTS) and name != self.topic]
+            others = [name for name, types in self._node.get_topic_names_and_types() if wanted in types]
+            others = [n for n in others if n not in own and not n.endswith(OUTPUTS) and n != self.topic]
             hint = f"there are images on {', '.join(sorted(others)[:5])}; remap image" if others else "start the camera"
-            return f"no publisher on the image topic {self.topic} ({hint})"
+            return f"{why} ({hint})"
+        transports = {"sensor_msgs/msg/Image": "raw", "sensor_msgs/msg/CompressedImage": "compressed"}
         types = {publisher.topic_type for publisher in publishers}
-        if wanted not in types:
-            transports = {"sensor_msgs/msg/Image": "raw", "sensor_msgs/msg/CompressedImage": "compressed"}
+        if topics.ros_type(self._type) not in types:
             transport = next((transports[t] for t in types if t in transports), None)
-            hint = f"; set image_transport to {transport}" if transport else ""
-            return f"the image topic {self.topic} carries {', '.join(sorted(types))}, expected {wanted}{hint}"
-        qos = self._subscription.qos_profile
-        if all(_incompatible(publisher.qos_profile, qos) for publisher in publishers):
-            return f"incompatible QoS on {self.topic}: {_incompatible(publishers[0].qos_profile, qos)}"
-        hint = ""
-        if qos.reliability == ReliabilityPolicy.BEST_EFFORT:
-            hint = "; if they should, the publisher's shared memory may be too small for its images: set image_qos to "
-            hint += "reliable here, or start the publisher with the package's config/fastdds.xml"
-        return f"{len(publishers)} publisher(s) on the image topic {self.topic}, but no image arrives{hint}"
+            return f"{why}; set image_transport to {transport}" if transport else why
+        if self._subscription.qos_profile.reliability == ReliabilityPolicy.RELIABLE:
+            return f"{why}; set image_qos to sensor_data" if "best effort" in why else why
+        return (
+            f"{why}; if it should, the publisher's shared memory may be too small for its images: set image_qos to "
+            "reliable here, or start the publisher with the package's config/fastdds.xml"
+        )
 
     @property
     def _name(self) -> tuple[str, str]:
         return self._node.get_name(), self._node.get_namespace()
-
-
-def _incompatible(offered: QoSProfile, requested: QoSProfile) -> str:
-    """Why a subscription gets nothing from a publisher, in words; empty when they match."""
-    reliable, lasting = ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL
-    if requested.reliability == reliable and offered.reliability == ReliabilityPolicy.BEST_EFFORT:
-        return "the publisher is best effort, the subscription reliable; set image_qos to sensor_data"
-    if requested.durability == lasting and offered.durability == DurabilityPolicy.VOLATILE:
-        return "the publisher is volatile, the subscription transient local; remove that QoS override"
-    return ""

@@ -181,6 +181,7 @@ class CameraNode(ManagedNode):
             {
                 "topic": camera.topic,
                 "rate_hz": rate,
+                "delay_ms": camera.delay_ms,
                 "received": camera.received,
                 "dropped": camera.dropped,
                 "refused": camera.refused,

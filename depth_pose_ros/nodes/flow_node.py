@@ -24,6 +24,7 @@ from depth_pose_ros.nodes.camera_input import CameraImage
 from depth_pose_ros.nodes.camera_node import CameraNode
 from depth_pose_ros.nodes.publishers import FlowPicturePublisher
 from depth_pose_ros.nodes.running import run
+from depth_pose_ros.nodes.topics import publish
 from depth_pose_ros.odometry import Frame, keeps_reference
 
 USED = ("max_matches", "min_matches", "refine", "stationary_px")
@@ -50,9 +51,9 @@ class FlowNode(CameraNode):
         super().setup()
         self._network: FlowEstimator | None = None
         self._reference: _Reference | None = None
-        qos = QoSProfile(depth=30)  # pose_node needs each of them: a match that is lost is a motion that is lost
-        self._matches = self.create_publisher(PointCloud2, "flow/matches", qos)
-        self._camera_info = self.create_publisher(CameraInfo, "flow/camera_info", qos)
+        # pose_node needs each of them: a match message that is lost is a motion that is lost.
+        self._matches = publish(self, PointCloud2, "flow/matches", QoSProfile(depth=30))
+        self._camera_info = publish(self, CameraInfo, "flow/camera_info", QoSProfile(depth=30))
         self._picture = FlowPicturePublisher(self)
         self.start_worker()
 

@@ -29,6 +29,11 @@ WAITING = {
     "finalized": "the node was shut down; start it again",
 }
 
+UNANSWERED = (
+    "what arrives is still being worked on; if that lasts, the computer is too slow for these networks: see the time "
+    "of each stage on status, and choose a smaller network_width or a faster backend"
+)
+
 
 class ManagedNode(LifecycleNode):
     """Has its parameters and `/diagnostics` from the start, and everything else between configure and cleanup.
@@ -93,7 +98,7 @@ class ManagedNode(LifecycleNode):
     def problems(self) -> list[str]:
         """What keeps the node from giving output, a sentence each."""
         if self.phase == "active":
-            return self.missing()
+            return self.missing() or [UNANSWERED]
         return [WAITING[self.phase].format(name=self.get_fully_qualified_name())]
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -109,6 +114,8 @@ class ManagedNode(LifecycleNode):
                 return TransitionCallbackReturn.FAILURE
             self.get_logger().error(f"cannot be configured:\n{traceback.format_exc()}")
             return TransitionCallbackReturn.ERROR
+        for sentence in parameters.unknown(self):
+            self.get_logger().warning(sentence)
         self.phase = "inactive"
         return TransitionCallbackReturn.SUCCESS
 

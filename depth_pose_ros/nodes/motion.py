@@ -130,7 +130,7 @@ class Motion:
     def _reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         with self.lock:
             self.odometry.reset()
-            self.outputs.forget()
+            self.outputs.reset()
         self._node.get_logger().info("reset: the next frame is the origin")
         response.success, response.message = True, "reset: the next frame is the origin"
         return response

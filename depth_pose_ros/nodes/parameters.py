@@ -6,6 +6,7 @@ its reason; one that it takes is given to the node at once.
 
 from __future__ import annotations
 
+import difflib
 import math
 import textwrap
 from collections.abc import Callable, Collection
@@ -59,6 +60,20 @@ def declare(node: Node, *config_classes: type[Tunables], leave_out: Collection[s
                 raise ConfigError(f"parameter {item.name}: {error}; allowed: {item.allowed}{hint}") from error
         configs[config_class] = config_class.from_dict(values)
     return configs
+
+
+def unknown(node: Node) -> list[str]:
+    """A sentence for each parameter that was given at start and that no node of this package has."""
+    known = [item.name for config_class in NODE_CONFIGS for item in tunables(config_class)]
+    sentences = []
+    for name in getattr(node, "_parameter_overrides", {}):  # rclpy ignores those that nobody declares, silently
+        if name not in known and not node.has_parameter(name):
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            if name.startswith("qos_overrides."):
+                hint = "; the topic is written as it is after remapping, with its namespace"
+            sentences.append(f"parameter {name} means nothing to this node and is ignored{hint}")
+    return sentences
 
 
 def on_change(node: Node, configs: Configs, apply: Callable[[Tunables], None]) -> None:

@@ -6,9 +6,11 @@ stamps. Out: what vo_node gives but `flow/image`. Services: `~/reset`, `~/save_t
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -19,13 +21,16 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from depth_pose_ros.camera import PinholeCamera
 from depth_pose_ros.config import OdometryConfig, OutputConfig, Tunables
 from depth_pose_ros.errors import CameraError, ImageError
-from depth_pose_ros.nodes import messages
+from depth_pose_ros.nodes import messages, topics
+from depth_pose_ros.nodes.health import SILENCE
 from depth_pose_ros.nodes.managed_node import ManagedNode
 from depth_pose_ros.nodes.motion import Motion
 from depth_pose_ros.nodes.running import run
 
 PATIENCE = 0.5
 """Seconds that matches wait for the depth of their frame: depth_node skips frames when it is the slower one."""
+
+SENDERS = {"flow/matches": "flow_node", "flow/camera_info": "flow_node", "network_depth/image": "depth_node"}
 
 LIMIT = 30
 """Messages of each topic that may wait for the others."""
@@ -42,16 +47,21 @@ class PoseNode(ManagedNode):
         self._is_active = False
         self.motion = Motion(self, self.configs, threading.RLock())
         self.received = self.without_depth = self.refused = 0
+        self.refusal = ""
         self._waiting: deque[tuple[messages.StampedMatches, float]] = deque()  # with the time of arrival
         self._cameras: dict[int, PinholeCamera] = {}  # by stamp, in the order of arrival
         self._depths: dict[int, np.ndarray] = {}
         self._last_ns: int | None = None
-        qos = QoSProfile(depth=LIMIT)  # reliable: a match message that is lost is a motion that is lost
-        self._inputs = {
-            "flow/matches": self.create_subscription(PointCloud2, "flow/matches", self._take_matches, qos),
-            "flow/camera_info": self.create_subscription(CameraInfo, "flow/camera_info", self._take_camera, qos),
-            "network_depth/image": self.create_subscription(Image, "network_depth/image", self._take_depth, qos),
+        inputs = {
+            "flow/matches": (PointCloud2, self._take_matches),
+            "flow/camera_info": (CameraInfo, self._take_camera),
+            "network_depth/image": (Image, self._take_depth),
         }
+        self._inputs = {  # reliable: a match message that is lost is a motion that is lost
+            topic: topics.subscribe(self, message_type, topic, self._arrives(topic, take), QoSProfile(depth=LIMIT))
+            for topic, (message_type, take) in inputs.items()
+        }
+        self._arrived_at = dict.fromkeys(inputs, -math.inf)
         self.create_timer(0.1, self._work, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def set_active(self, active: bool) -> None:
@@ -65,40 +75,46 @@ class PoseNode(ManagedNode):
 
     def missing(self) -> list[str]:
         """See ManagedNode."""
-        silent = [topic for topic in self._inputs if not self.count_publishers(topic)]
-        missing = [
-            f"no publisher on {self.resolve_topic_name(topic)}; start flow_node and depth_node" for topic in silent
+        now = time.monotonic()
+        silent = [topic for topic, at in self._arrived_at.items() if now - at > SILENCE]
+        found = [
+            f"{topics.why_silent(self, self._inputs[topic])}; start {SENDERS[topic]}, and see what it says"
+            for topic in silent
         ]
-        return missing + self.motion.problems()
+        if not silent and self.refusal:
+            found.append(f"what arrives is refused: {self.refusal}")
+        return found + self.motion.problems()
 
     # ------------------------------------------------------------------------------------------------ parts arrive
+    def _arrives(self, topic: str, take: Callable) -> Callable:
+        """The callback of a topic: ``take`` keeps the message, or refuses it."""
+
+        def callback(message: PointCloud2 | CameraInfo | Image) -> None:
+            self._arrived_at[topic] = time.monotonic()
+            if not self._is_active:
+                return
+            try:
+                take(message)
+            except (ImageError, CameraError) as error:
+                self._refuse(f"{topic}: {error}")
+            self._work()
+
+        return callback
+
     def _take_matches(self, message: PointCloud2) -> None:
         self.received += 1
-        if not self._is_active:
-            return
-        try:
-            self._waiting.append((messages.matches_from_message(message), time.monotonic()))
-        except ImageError as error:
-            self._refuse(str(error))
-        self._work()
+        self._waiting.append((messages.matches_from_message(message), time.monotonic()))
 
     def _take_camera(self, message: CameraInfo) -> None:
-        try:
-            _keep(self._cameras, messages.stamp_ns(message.header.stamp), messages.camera_from_message(message))
-        except CameraError as error:
-            self._refuse(str(error))
-        self._work()
+        _keep(self._cameras, messages.stamp_ns(message.header.stamp), messages.camera_from_message(message))
 
     def _take_depth(self, message: Image) -> None:
-        try:
-            _keep(self._depths, messages.stamp_ns(message.header.stamp), messages.depth_from_message(message))
-        except ImageError as error:
-            self._refuse(str(error))
-        self._work()
+        _keep(self._depths, messages.stamp_ns(message.header.stamp), messages.depth_from_message(message))
 
     def _refuse(self, reason: str) -> None:
         self.refused += 1
-        self.get_logger().warning(f"refused: {reason}", throttle_duration_sec=5.0)
+        self.refusal = reason
+        self.get_logger().warning(f"refused: {reason}", throttle_duration_sec=SILENCE)
 
     # ----------------------------------------------------------------------------------------------- frames leave
     def _work(self) -> None:
@@ -157,6 +173,7 @@ class PoseNode(ManagedNode):
                 "received": self.received,
                 "without_depth": self.without_depth,
                 "refused": self.refused,
+                "last_refusal": self.refusal,
             },
         )
         return [status, *self.motion.details()]

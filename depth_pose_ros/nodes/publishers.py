@@ -16,11 +16,9 @@ from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry
 from nav_msgs.msg import Path as PathMessage
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
-from tf2_msgs.msg import TFMessage
 
 from depth_pose_ros.camera import PinholeCamera
 from depth_pose_ros.config import OutputConfig
@@ -30,20 +28,15 @@ from depth_pose_ros.geometry.point_cloud import PointCloud
 from depth_pose_ros.geometry.se3 import hat, inverse, make_pose, se3_log
 from depth_pose_ros.nodes import messages
 from depth_pose_ros.nodes.depth_image import flow_picture, resize_depth
+from depth_pose_ros.nodes.topics import publish
+from depth_pose_ros.nodes.transforms import TransformBroadcaster
 from depth_pose_ros.odometry import Estimate, State
 
 R_BODY_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 """Optical axes (right, down, forward) to body axes (forward, left, up), REP-103."""
 
-LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 TRAJECTORY_LIMIT = 2_000_000
 """Poses kept for ~/save_trajectory: 18 hours at 30 Hz, 250 MB. Then the older half is forgotten."""
-
-
-def _publisher(node: Node, message_type: type, topic: str, qos: QoSProfile | int):
-    return node.create_publisher(
-        message_type, topic, qos, qos_overriding_options=QoSOverridingOptions.with_default_policies()
-    )
 
 
 # ------------------------------------------------------------------------------------------------------- frames
@@ -120,10 +113,11 @@ class OdometryPublisher:
         self._path: deque[PoseStamped] = deque(maxlen=config.path_max_size)
         self._unsent = 0
         self._stamps, self._poses = array("q"), array("d")
-        self._odom = _publisher(node, Odometry, "odom", QoSProfile(depth=10))
-        self._tf = node.create_publisher(TFMessage, "/tf", QoSProfile(depth=100))
-        self._path_publisher = _publisher(node, PathMessage, "path", QoSProfile(depth=1))
-        self._status = node.create_publisher(DiagnosticArray, "status", LATCHED)
+        self._odom = publish(node, Odometry, "odom", QoSProfile(depth=10))
+        self._tf = TransformBroadcaster(node)
+        self._path_publisher = publish(node, PathMessage, "path", QoSProfile(depth=1))
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._status = publish(node, DiagnosticArray, "status", latched)
 
     def is_scaled(self, estimate: Estimate) -> bool:
         """Whether lengths have a scale that lasts, or the user wants them all the same."""
@@ -147,7 +141,7 @@ class OdometryPublisher:
                 transform = messages.transform_message(
                     inverse(T), messages.header(estimate.stamp_ns, child), config.odom_frame
                 )
-            self._tf.publish(TFMessage(transforms=[transform]))
+            self._tf.send(transform)
         if estimate.dt > 0 and self._odom.get_subscription_count():
             pose_covariance = self.mounting.pose_covariance(estimate.T_odom_camera, estimate.pose_covariance)
             twist, twist_covariance = self.mounting.twist(
@@ -197,9 +191,14 @@ class OdometryPublisher:
 
     # ------------------------------------------------------------------------------------------------ trajectory
     def forget(self) -> None:
-        """Start path and trajectory anew: after a reset, or when stamps start again at an earlier time."""
+        """Start path and trajectory anew, because stamps start again at an earlier time."""
         self._path.clear()
         self._stamps, self._poses = array("q"), array("d")
+
+    def reset(self) -> None:
+        """Start everything anew."""
+        self.forget()
+        self._tf.forget()
 
     def _remember(self, stamp_ns: int, T: np.ndarray) -> None:
         if len(self._stamps) >= TRAJECTORY_LIMIT:
@@ -233,9 +232,9 @@ class DepthPublisher:
 
     def __init__(self, node: Node, config: OutputConfig) -> None:
         self.config = config
-        self._image = _publisher(node, Image, "depth/image", QoSProfile(depth=2))
-        self._camera_info = _publisher(node, CameraInfo, "depth/camera_info", QoSProfile(depth=2))
-        self._points = _publisher(node, PointCloud2, "points", QoSProfile(depth=2))
+        self._image = publish(node, Image, "depth/image", QoSProfile(depth=2))
+        self._camera_info = publish(node, CameraInfo, "depth/camera_info", QoSProfile(depth=2))
+        self._points = publish(node, PointCloud2, "points", QoSProfile(depth=2))
         self._cloud_maker: PointCloud | None = None
 
     @property
@@ -297,7 +296,7 @@ class FlowPicturePublisher:
     """`flow/image`: optical flow to the current frame as a colour picture, for people."""
 
     def __init__(self, node: Node) -> None:
-        self._publisher = _publisher(node, Image, "flow/image", QoSProfile(depth=2))
+        self._publisher = publish(node, Image, "flow/image", QoSProfile(depth=2))
 
     def publish(self, stamp_ns: int, camera_frame: str, flow: FlowField, width: int, height: int) -> None:
         """``width`` and ``height`` are those of the picture."""

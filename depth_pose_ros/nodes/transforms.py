@@ -1,4 +1,4 @@
-"""TF: waiting for the transform between camera and base, and broadcasting odom -> base.
+"""TF: waiting for the transform between camera and base, and broadcasting the one between odom and base.
 
 The mounting of a camera is one transform that does not change, so the latest value of each link is enough, and this
 small listener does on every installation what tf2_ros would (which the PyPI wheels of ROS 2 lack). It stops listening
@@ -8,12 +8,64 @@ as soon as it has what it was asked for, because a busy /tf costs a Python node 
 from __future__ import annotations
 
 import numpy as np
+from geometry_msgs.msg import TransformStamped
+from rclpy.clock import JumpThreshold, TimeJump
+from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from tf2_msgs.msg import TFMessage
 
 from depth_pose_ros.geometry.se3 import inverse
-from depth_pose_ros.nodes.messages import transform_from_message
+from depth_pose_ros.nodes.messages import stamp_ns, transform_from_message
+
+TF_CACHE_NS = 10_000_000_000
+"""How long the listeners of tf2 remember, by default: they ignore what is older than that."""
+
+
+class TransformBroadcaster:
+    """Sends one transform on /tf, again and again, and never one that is older than the last.
+
+    The listeners of tf2 would put it in among the later ones, and the robot would seem to jump to and fro. Only where
+    the clock itself was set back, and so the listeners start anew, may stamps follow it.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._publisher = node.create_publisher(TFMessage, "/tf", QoSProfile(depth=100))
+        self._last_ns: int | None = None
+        self._before_jump_ns: int | None = None  # stamps from here on are of images that the clock's jump overtook
+        backwards = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False)
+        self._jumps = node.get_clock().create_jump_callback(backwards, post_callback=self._jumped)
+
+    def send(self, transform: TransformStamped) -> bool:
+        """Send it, unless it is not newer than the last one; then False, and the log says why."""
+        clock = self._node.get_clock()
+        stamp, now = stamp_ns(transform.header.stamp), clock.now().nanoseconds
+        if self._before_jump_ns is not None:
+            if now < self._before_jump_ns <= stamp:
+                return False
+            self._before_jump_ns = self._last_ns = None
+        last = self._last_ns
+        clock_was_wrong = not clock.ros_time_is_active and last is not None and last > now + TF_CACHE_NS
+        if last is not None and stamp <= last and not clock_was_wrong:
+            self._node.get_logger().warning(
+                f"TF is withheld for another {(last - stamp) * 1e-9:.3f} s of image stamps, until they have passed the "
+                "last one that was sent; when a bag is played again, give its clock (--clock, use_sim_time), else call "
+                "~/reset",
+                throttle_duration_sec=5.0,
+            )
+            return False
+        self._last_ns = stamp
+        self._publisher.publish(TFMessage(transforms=[transform]))
+        return True
+
+    def forget(self) -> None:
+        """Send the next one whatever its stamp."""
+        self._last_ns = None
+
+    def _jumped(self, jump: TimeJump) -> None:
+        """The clock of a bag that starts again: its listeners have dropped everything."""
+        self._before_jump_ns = self._node.get_clock().now().nanoseconds - jump.delta.nanoseconds // 2
 
 
 class TransformListener:
