@@ -162,5 +162,5 @@ def test_pose_node_refuses_matches_that_are_none(nodes, peer):
     peer.spin_until(lambda: publisher.get_subscription_count() > 0)
     peer.spin(0.2)
     publisher.publish(messages.cloud_message(np.zeros((5, 3), np.float32), messages.header(START, "camera")))
-    nodes["pose_node"].wait_for("refused: point cloud without the fields", spin=peer.spin)
+    nodes["pose_node"].wait_for("refused: flow/matches: point cloud without the fields", spin=peer.spin)
     peer.node.destroy_publisher(publisher)

@@ -77,10 +77,10 @@ class PoseNode(ManagedNode):
         """See ManagedNode."""
         now = time.monotonic()
         silent = [topic for topic, at in self._arrived_at.items() if now - at > SILENCE]
-        found = [
-            f"{topics.why_silent(self, self._inputs[topic])}; start {SENDERS[topic]}, and see what it says"
-            for topic in silent
-        ]
+        found = []
+        for topic in silent:
+            advice = "see what {} says" if self.count_publishers(topic) else "start {}"
+            found.append(f"{topics.why_silent(self, self._inputs[topic])}; {advice.format(SENDERS[topic])}")
         if not silent and self.refusal:
             found.append(f"what arrives is refused: {self.refusal}")
         return found + self.motion.problems()
