@@ -85,13 +85,37 @@ def test_files_are_as_runtimes_like_them(exported):
     assert manifest.files["fp16"].path.stat().st_size < 0.65 * manifest.files["fp32"].path.stat().st_size
 
 
+def test_two_graphs_compute_what_one_does_for_any_two_images(exported):
+    _, manifest = exported
+    if manifest.task == "depth":
+        assert manifest.parts is None
+        return
+    width, height = 336, 112
+    two, one = (engine_of(variant, width, height) for variant in export.variants(manifest))
+    images = export.example_images(manifest.inputs.multiple_of, width, height)
+    kept = [two.features(image) for image in images]  # once each, and then in any order
+    for first, second in ((0, 1), (1, 0), (1, 1)):
+        actual = two.flow(kept[first], kept[second])
+        wanted = one.flow(one.features(images[first]), one.features(images[second]))
+        for name in ("forward", "backward", "sigma"):
+            if (array := getattr(wanted, name)) is not None:
+                # Relative too: random weights give flow of hundreds of pixels. Not all, as above.
+                error = np.abs(getattr(actual, name) - array) / np.maximum(1.0, np.abs(array))
+                assert np.quantile(error, 0.99) < 1e-4
+    assert [part.name.split(".")[-1] for part in manifest.parts] == ["encoder", "matcher"]
+    for part in manifest.parts:
+        assert check_onnx(part.files["fp32"].path)["Conv"] == check_onnx(part.files["fp16"].path, half=True)["Conv"] > 0
+
+
 def test_half_precision_file_computes_the_same(exported):
     network, manifest = exported
     if isinstance(network, MatchingFlow):
         pytest.skip("with random features the best of nearly equal matches changes with every rounding")
-    half = replace(manifest, files={"fp32": manifest.files["fp16"]})
-    check = engines.self_check(half, "cpu", 1)
-    assert check.passed, check
+    for variant in export.variants(manifest):
+        halves = [{"fp32": files["fp16"]} for files in (variant.files, variant.encoder, variant.matcher) if files]
+        half = replace(variant, **dict(zip(("files", "encoder", "matcher"), halves)))
+        check = engines.self_check(half, "cpu", 1)
+        assert check.passed, check
 
 
 def test_a_model_can_be_built_again_and_trained_on(exported):
@@ -131,7 +155,7 @@ def test_manifest_says_what_it_is(exported):
     assert manifest.training["network"] == type(network).__name__
     assert (manifest.training["seed"], manifest.training["sizes"]) == (1, [[192, 128]])
     assert manifest.licence == "Apache-2.0"
-    for file in manifest.files.values():
+    for file in (*manifest.files.values(), *manifest.encoder.values(), *manifest.matcher.values()):
         assert file.sha256 == sha256_of(file.path)
     if isinstance(network, SmallDepth):
         assert manifest.outputs.reference_focal == network.config.reference_focal

@@ -1,12 +1,12 @@
 """FlowEstimator and DepthEstimator over a network file, whatever backend runs it."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
 from depth_pose_ros.engines.engine import FlowField
-from depth_pose_ros.engines.ladder import open_runner
+from depth_pose_ros.engines.ladder import open_runners
 from depth_pose_ros.engines.manifest import Inputs, Manifest
 from depth_pose_ros.errors import EngineError, ImageError, ModelError
 
@@ -14,30 +14,28 @@ SMALLEST_INVERSE_DEPTH = 1e-6
 """Keeps depth finite where a network says that something is infinitely far."""
 
 
-@dataclass(frozen=True)
-class ImageFeatures:
-    """What a one-graph flow network keeps of a frame: its input tensor, (1, 3, height, width) float32."""
-
-    tensor: np.ndarray
-
-
 class _Network:
-    """What flow and depth share: the runner, the input's preparation and the checks."""
+    """What flow and depth share: the runners, the input's preparation and the checks."""
 
     def __init__(self, manifest: Manifest, width: int, height: int, backend: str, threads: int) -> None:
         self.manifest = manifest
         self.width = width
         self.height = height
-        self._runner, self.backend_reasons = open_runner(manifest, width, height, backend, threads)
+        runners, self.backend_reasons = open_runners(manifest, width, height, backend, threads)
+        *self._encoder, self._runner = runners  # what runs once for each image, if anything, and what gives the outputs
         self.backend = self._runner.backend
         self._prepare = ImageToTensor(manifest.inputs, width, height)
         self._warm_up()
 
+    def _encode(self, tensor: np.ndarray) -> Sequence[np.ndarray]:
+        """What is kept of an image (1, 3, height, width): its features, or itself where the network is one graph."""
+        return self._encoder[0].run(tensor) if self._encoder else (tensor,)
+
     def _warm_up(self) -> None:
         """Run once: the first run allocates, and a network whose outputs break its manifest is better refused now."""
         stride = self.manifest.outputs.stride
-        blank = np.full((1, 3, self.height, self.width), 0.5, np.float32)
-        outputs = self._runner.run(*(blank for _ in self.manifest.inputs.names))
+        blank = self._encode(np.full((1, 3, self.height, self.width), 0.5, np.float32))
+        outputs = self._runner.run(*(tensor for _ in self.manifest.inputs.names for tensor in blank))
         for name, output in zip(self.manifest.outputs.names, outputs):
             channels = 2 if name in ("forward", "backward") else 1
             expected = (1, channels, self.height // stride, self.width // stride)
@@ -49,7 +47,7 @@ class _Network:
 
     def outputs(self, *images: np.ndarray) -> dict[str, np.ndarray]:
         """The network's outputs (C, h, w) by name, as they come, for images (height, width, 3) uint8 BGR."""
-        outputs = self._runner.run(*(self._prepare(image) for image in images))
+        outputs = self._runner.run(*(tensor for image in images for tensor in self._encode(self._prepare(image))))
         return {name: output[0] for name, output in zip(self.manifest.outputs.names, outputs)}
 
     def _run(self, *tensors: np.ndarray) -> list[np.ndarray]:
@@ -68,13 +66,13 @@ class _Network:
 class NetworkFlow(_Network):
     """Optical flow by a network file; see ``FlowEstimator``."""
 
-    def features(self, image: np.ndarray) -> ImageFeatures:
-        """The network's input tensor of one (height, width, 3) uint8 BGR image."""
-        return ImageFeatures(self._prepare(image))
+    def features(self, image: np.ndarray) -> Sequence[np.ndarray]:
+        """What the network needs of one (height, width, 3) uint8 BGR image, to be kept as it is."""
+        return self._encode(self._prepare(image))
 
-    def flow(self, features_1: ImageFeatures, features_2: ImageFeatures) -> FlowField:
+    def flow(self, features_1: Sequence[np.ndarray], features_2: Sequence[np.ndarray]) -> FlowField:
         """Flow both ways, and sigma where the network estimates it."""
-        outputs = self._run(features_1.tensor, features_2.tensor)
+        outputs = self._run(*features_1, *features_2)
         forward, backward = (np.ascontiguousarray(flow.transpose(1, 2, 0)) for flow in outputs[:2])
         sigma = outputs[2][0] if len(outputs) > 2 else None
         return FlowField(forward, backward, sigma, self.manifest.outputs.stride)

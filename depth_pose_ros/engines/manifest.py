@@ -2,6 +2,9 @@
 
 A model is ``<name>.yaml`` beside its ONNX file(s) and, optionally, a stored pair of images with the outputs they must
 give (``.npz``). The runtime knows this contract and not the architecture, so any network that keeps it can be used.
+
+A flow network is one graph from two images to the flow, and may have the same as two graphs beside it: an encoder that
+runs once for each image, and a matcher for the features of any two.
 """
 
 import hashlib
@@ -74,6 +77,32 @@ class Outputs:
 
 
 @dataclass(frozen=True)
+class Graph:
+    """One graph of a model: what a runner opens.
+
+    name:    for messages and cached engines: of the model, with ``.encoder`` or ``.matcher`` where it is a part of one.
+    files:   by precision: ``fp32`` always; ``fp16`` is a strongly typed mixed-precision file for GPUs.
+    inputs:  name -> image pixels per cell, 1 for an image. An input is (1, channels, ceil(height / n), ceil(width / n))
+             float32; the file calls its free dimensions ``height`` and ``width`` for n = 1, else ``height_n``,
+             ``width_n``.
+    outputs: names, in the order in which :meth:`Runner.run` returns them.
+    """
+
+    name: str
+    files: Mapping[str, ModelFile]
+    inputs: Mapping[str, int]
+    outputs: tuple[str, ...]
+
+    def dimensions(self, width: int, height: int) -> dict[str, int]:
+        """The free dimensions of the inputs by name, for an image of width x height."""
+        sizes: dict[str, int] = {}
+        for cell in self.inputs.values():
+            ending = f"_{cell}" if cell > 1 else ""
+            sizes |= {f"height{ending}": -(-height // cell), f"width{ending}": -(-width // cell)}
+        return sizes
+
+
+@dataclass(frozen=True)
 class Manifest:
     """One model, as its YAML file describes it."""
 
@@ -81,14 +110,37 @@ class Manifest:
     name: str
     task: str
     files: Mapping[str, ModelFile]
-    """By precision: ``fp32`` always; ``fp16`` is a strongly typed mixed-precision file for GPUs."""
+    """By precision; see Graph."""
     inputs: Inputs
     outputs: Outputs
     recommended_size: tuple[int, int]
     """(width, height)"""
+    encoder: Mapping[str, ModelFile] = field(default_factory=dict)
+    """Image -> features, by precision; empty where the model is one graph only. Its input is called ``image``."""
+    matcher: Mapping[str, ModelFile] = field(default_factory=dict)
+    """Features of two images -> outputs, by precision."""
+    features: Mapping[str, int] = field(default_factory=dict)
+    """Outputs of the encoder, name -> image pixels per cell. The matcher takes them all with ``_1`` added to the name
+    for the first image, then all with ``_2`` for the second."""
     self_check: Path | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     licence: str = ""
+
+    @property
+    def graph(self) -> Graph:
+        """The model as one graph."""
+        return Graph(self.name, self.files, dict.fromkeys(self.inputs.names, 1), self.outputs.names)
+
+    @property
+    def parts(self) -> tuple[Graph, Graph] | None:
+        """Encoder and matcher of a flow network, where it has them."""
+        if not self.features:
+            return None
+        taken = {f"{name}_{image}": cell for image in (1, 2) for name, cell in self.features.items()}
+        return (
+            Graph(f"{self.name}.encoder", self.encoder, {"image": 1}, tuple(self.features)),
+            Graph(f"{self.name}.matcher", self.matcher, taken, self.outputs.names),
+        )
 
     def check_size(self, width: int, height: int) -> None:
         """ModelError unless the network takes images of this size."""
@@ -106,7 +158,7 @@ class Manifest:
         document: dict[str, Any] = {
             "name": self.name,
             "task": self.task,
-            "files": {p: {"file": f.path.name, "sha256": f.sha256} for p, f in self.files.items()},
+            "files": _files_document(self.files),
             "inputs": {
                 "names": list(inputs.names),
                 "channel_order": inputs.channel_order,
@@ -125,6 +177,10 @@ class Manifest:
         else:
             document["outputs"] |= {"kind": outputs.kind, "scale": outputs.scale, "offset": outputs.offset}
             document["outputs"]["reference_focal"] = outputs.reference_focal
+        if self.features:
+            document["encoder"] = _files_document(self.encoder)
+            document["matcher"] = _files_document(self.matcher)
+            document["features"] = dict(self.features)
         self.path.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=False), encoding="utf-8")
 
 
@@ -151,12 +207,8 @@ def load_manifest(path: Path) -> Manifest:
     try:
         task = _one_of(document["task"], ("flow", "depth"), "task")
         inputs, outputs = document["inputs"], document["outputs"]
-        files = {
-            str(precision): ModelFile(path.parent / str(entry["file"]), str(entry["sha256"]).lower())
-            for precision, entry in document["files"].items()
-        }
-        if "fp32" not in files:
-            raise ValueError("files has no entry fp32")
+        files = _files(path.parent, document, "files")
+        features = {str(k): _positive(v, f"features.{k}") for k, v in (document.get("features") or {}).items()}
         names = tuple(str(name) for name in inputs["names"])
         if len(names) != INPUT_COUNT[task]:
             raise ValueError(f"a {task} network takes {INPUT_COUNT[task]} image(s), inputs.names is {list(names)}")
@@ -174,6 +226,9 @@ def load_manifest(path: Path) -> Manifest:
             name=str(document["name"]),
             task=task,
             files=files,
+            encoder=_files(path.parent, document, "encoder") if features else {},
+            matcher=_files(path.parent, document, "matcher") if features else {},
+            features=features,
             inputs=Inputs(
                 names=names,
                 channel_order=_one_of(inputs["channel_order"], ("BGR", "RGB"), "inputs.channel_order"),
@@ -234,6 +289,20 @@ def find_model(model: str | Path, task: str) -> Manifest:
     if manifest.task != task:
         raise ModelError(f"{manifest.name} is a {manifest.task} network; a {task} network is needed here")
     return manifest
+
+
+def _files(folder: Path, document: Mapping[str, Any], entry: str) -> dict[str, ModelFile]:
+    files = {
+        str(precision): ModelFile(folder / str(file["file"]), str(file["sha256"]).lower())
+        for precision, file in document[entry].items()
+    }
+    if "fp32" not in files:
+        raise ValueError(f"{entry} has no entry fp32")
+    return files
+
+
+def _files_document(files: Mapping[str, ModelFile]) -> dict[str, dict[str, str]]:
+    return {precision: {"file": file.path.name, "sha256": file.sha256} for precision, file in files.items()}
 
 
 def _one_of(value: Any, allowed: tuple[str, ...], name: str) -> str:

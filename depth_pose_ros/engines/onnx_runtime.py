@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from depth_pose_ros.engines.manifest import Manifest
+from depth_pose_ros.engines.manifest import Graph
 from depth_pose_ros.errors import EngineError, ModelError
 
 CPU = "CPUExecutionProvider"
@@ -12,10 +12,10 @@ CUDA = "CUDAExecutionProvider"
 
 
 class OnnxRuntimeRunner:
-    """One network at one input size.
+    """One graph at one image size.
 
-    manifest: of the network; its fp32 file is used.
-    width, height: of the input, fixed here so that the shape arithmetic of the dynamic graph is folded away.
+    graph: its fp32 file is used.
+    width, height: of the image, fixed here so that the shape arithmetic of the dynamic graph is folded away.
     provider: ``CPUExecutionProvider`` or ``CUDAExecutionProvider``. ONNX Runtime silently falls back to the CPU where a
         provider cannot be loaded; that is noticed here and is an EngineError.
     threads: for the CPU; 0 leaves the choice to ONNX Runtime (one per core).
@@ -24,7 +24,7 @@ class OnnxRuntimeRunner:
     network that keeps its manifest.
     """
 
-    def __init__(self, manifest: Manifest, width: int, height: int, provider: str = CPU, threads: int = 0) -> None:
+    def __init__(self, graph: Graph, width: int, height: int, provider: str = CPU, threads: int = 0) -> None:
         try:
             import onnxruntime
         except ImportError as error:
@@ -43,11 +43,11 @@ class OnnxRuntimeRunner:
         # Threads that spin while they wait take the cores from the other network and the geometry: 160 -> 90 ms for
         # flow and depth together on two cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_free_dimension_override_by_name("height", height)
-        options.add_free_dimension_override_by_name("width", width)
+        for name, size in graph.dimensions(width, height).items():
+            options.add_free_dimension_override_by_name(name, size)
         options.log_severity_level = 3  # errors; a provider that fails to load is reported below, in words
 
-        file = manifest.files["fp32"]
+        file = graph.files["fp32"]
         file.verify()
         providers = [provider] if provider == CPU else [provider, CPU]
         try:
@@ -59,30 +59,30 @@ class OnnxRuntimeRunner:
                 f"ONNX Runtime was asked for {provider} but would run on {session.get_providers()[0]}: "
                 "the provider's libraries (CUDA, cuDNN) or a GPU are missing"
             )
-        _check_names(manifest, session)
+        _check_names(graph, session)
         self.backend = f"onnxruntime {provider}"
-        self._name = manifest.name
-        self._inputs = manifest.inputs.names
-        self._outputs = list(manifest.outputs.names)
+        self._name = graph.name
+        self._inputs = tuple(graph.inputs)
+        self._outputs = list(graph.outputs)
         self._session = session
 
     def run(self, *inputs: np.ndarray) -> Sequence[np.ndarray]:
-        """Inputs (1, 3, height, width) float32 -> outputs, both in the manifest's order. Safe from several threads."""
+        """Inputs (1, channels, h, w) float32 -> outputs, both in the graph's order. Safe from several threads."""
         try:
             return self._session.run(self._outputs, dict(zip(self._inputs, inputs)))
         except Exception as error:  # see above
             raise EngineError(f"{self._name} failed in {self.backend}: {error}") from error
 
 
-def _check_names(manifest: Manifest, session) -> None:
+def _check_names(graph: Graph, session) -> None:
     """ModelError unless inputs and outputs of the file are the ones the manifest names."""
     inputs = {entry.name: entry for entry in session.get_inputs()}
     outputs = {entry.name for entry in session.get_outputs()}
-    path = manifest.files["fp32"].path
-    if set(inputs) != set(manifest.inputs.names):
-        raise ModelError(f"{path} takes {sorted(inputs)}, its manifest says {sorted(manifest.inputs.names)}")
-    if not outputs.issuperset(manifest.outputs.names):
-        raise ModelError(f"{path} gives {sorted(outputs)}, its manifest says {sorted(manifest.outputs.names)}")
+    path = graph.files["fp32"].path
+    if set(inputs) != set(graph.inputs):
+        raise ModelError(f"{path} takes {sorted(inputs)}, its manifest says {sorted(graph.inputs)}")
+    if not outputs.issuperset(graph.outputs):
+        raise ModelError(f"{path} gives {sorted(outputs)}, its manifest says {sorted(graph.outputs)}")
     for entry in inputs.values():
         if entry.type != "tensor(float)" or len(entry.shape) != 4:
-            raise ModelError(f"{path}: input {entry.name} is {entry.type} {entry.shape}, expected float (1, 3, H, W)")
+            raise ModelError(f"{path}: input {entry.name} is {entry.type} {entry.shape}, expected float (1, C, H, W)")

@@ -10,8 +10,9 @@ vector may be off.
 The features of an image are computed once: `encode` per frame, `match` per pair, both directions from one similarity.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -98,6 +99,8 @@ class MatchingFlow(nn.Module):
 
     stride = 4
     multiple_of = 16
+    features: ClassVar[dict[str, int]] = {"match_8": 8, "match_4": 4, "context_8": 8, "context_4": 4}
+    """What `encode` gives, by name, with the image pixels per cell of each."""
 
     def __init__(self, config: MatchingFlowConfig | None = None) -> None:
         super().__init__()
@@ -156,9 +159,9 @@ class MatchingFlow(nn.Module):
         b = torch.cat([match_2, scaled, one, square], 1)
         return torch.matmul(a.flatten(2).transpose(1, 2), b.flatten(2))
 
-    def match(self, features_1: Features, features_2: Features) -> dict[str, Tensor]:
+    def match(self, features_1: Sequence[Tensor], features_2: Sequence[Tensor]) -> dict[str, Tensor]:
         """Flow both ways: forward and backward (B, 2, H/4, W/4) px, sigma (B, 1, H/4, W/4) px of the forward one."""
-        out = self.match_all(features_1, features_2)
+        out = self.match_all(Features(*features_1), Features(*features_2))
         forward, backward = out["flow_4"].chunk(2)
         return {"forward": forward, "backward": backward, "sigma": out["log_sigma_4"].chunk(2)[0].exp()}
 

@@ -6,7 +6,9 @@ and no activation on the cost volume. Layer for layer the published network, so 
 (``depth_pose import-trianflow``).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -78,6 +80,8 @@ class PaperFlow(nn.Module):
 
     stride = 4
     multiple_of = 4
+    features: ClassVar[dict[str, int]] = {f"level_{cell}": cell for cell in (4, 8, 16, 32, 64)}
+    """What `encode` gives, by name, with the image pixels per cell of each."""
 
     def __init__(self, config: PaperFlowConfig | None = None) -> None:
         super().__init__()
@@ -102,12 +106,12 @@ class PaperFlow(nn.Module):
             features.append(x)
         return features[1:]
 
-    def match(self, features_1: list[Tensor], features_2: list[Tensor]) -> dict[str, Tensor | None]:
+    def match(self, features_1: Sequence[Tensor], features_2: Sequence[Tensor]) -> dict[str, Tensor | None]:
         """Flow both ways: forward and backward (B, 2, H/4, W/4) in pixels; sigma is None."""
         forward, backward = self.match_levels(features_1, features_2)[0].chunk(2)
         return {"forward": forward, "backward": backward, "sigma": None}
 
-    def match_levels(self, features_1: list[Tensor], features_2: list[Tensor]) -> list[Tensor]:
+    def match_levels(self, features_1: Sequence[Tensor], features_2: Sequence[Tensor]) -> list[Tensor]:
         """Flow (2 B, 2, h, w) in pixels of the input at 1/4, 1/8, ... 1/64, both directions along the batch.
 
         Forward comes first.

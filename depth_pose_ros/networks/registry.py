@@ -28,7 +28,7 @@ NETWORKS = {
     "PaperDepth": Entry("depth_pose_ros.networks.paper_depth", "depth"),
 }
 """By class name. Each class takes its config dataclass (or None), keeps it in ``config``, and says ``stride`` and
-``multiple_of``."""
+``multiple_of``. A flow network also says the ``features`` that its ``encode`` gives and its ``match`` takes."""
 
 
 def task_of(network: nn.Module) -> str:

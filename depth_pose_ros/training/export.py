@@ -3,8 +3,8 @@
 import argparse
 import json
 import warnings
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import yaml
 from torch import Tensor, nn
 
 from depth_pose_ros.engines import self_check
-from depth_pose_ros.engines.manifest import Inputs, Manifest, ModelFile, Outputs, sha256_of
+from depth_pose_ros.engines.manifest import Graph, Inputs, Manifest, ModelFile, Outputs, sha256_of
 from depth_pose_ros.errors import DepthPoseError, ModelError
 from depth_pose_ros.networks.registry import NETWORKS, build_network, load_network, task_of
 from depth_pose_ros.training.onnx_graph import OPSET, check_onnx, simplify, to_mixed_half
@@ -36,8 +36,37 @@ class FlowGraph(nn.Module):
 
     def forward(self, image_1: Tensor, image_2: Tensor) -> tuple[Tensor, ...]:
         """Images (1, 3, H, W) -> forward, backward and, where the network has it, sigma."""
-        outputs = self.network(image_1, image_2)
-        return tuple(outputs[name] for name in ("forward", "backward", "sigma") if outputs[name] is not None)
+        return flow_outputs(self.network(image_1, image_2))
+
+
+class EncoderGraph(nn.Module):
+    """The part of a flow network that sees one image."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Image (1, 3, H, W) -> its features."""
+        return tuple(self.network.encode(image))
+
+
+class MatcherGraph(nn.Module):
+    """The part of a flow network that compares two images."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *features: Tensor) -> tuple[Tensor, ...]:
+        """Features of the first image, then of the second -> forward, backward and, where there is one, sigma."""
+        count = len(features) // 2
+        return flow_outputs(self.network.match(features[:count], features[count:]))
+
+
+def flow_outputs(outputs: Mapping[str, Tensor | None]) -> tuple[Tensor, ...]:
+    """The outputs of a flow network in the order of its manifest."""
+    return tuple(outputs[name] for name in ("forward", "backward", "sigma") if outputs[name] is not None)
 
 
 def export_network(
@@ -49,23 +78,27 @@ def export_network(
 ) -> Manifest:
     """Write ``<path>.onnx``, ``<path>.fp16.onnx``, ``<path>.npz`` (self-check) and ``<path>.yaml``.
 
+    A flow network is also written as two graphs, ``<path>.encoder.onnx`` and ``<path>.matcher.onnx``, with fp16 twins.
+
     network: any of ``NETWORKS``, whose forward takes images (B, 3, H, W) float BGR in [0, 1].
     path: with or without a suffix; its stem is the model's name.
     provenance: how the weights came to be; goes into the manifest.
 
-    Both files pass :func:`check_onnx`; the fp32 file agrees with torch, or ModelError says how far it is off and
+    All files pass :func:`check_onnx`; the fp32 files agree with torch, or ModelError says how far they are off and
     nothing is left behind.
     """
     task = task_of(network)
     path = path.with_suffix("") if path.suffix in (".onnx", ".yaml") else path
     path.parent.mkdir(parents=True, exist_ok=True)
-    files = {suffix: path.with_name(path.name + suffix) for suffix in (".onnx", ".fp16.onnx", ".npz", ".yaml")}
-    for stale in files.values():
+    parts = ("", ".encoder", ".matcher")
+    endings = (".npz", ".yaml", *(f"{part}{half}.onnx" for part in parts for half in ("", ".fp16")))
+    files = [path.with_name(path.name + ending) for ending in endings]
+    for stale in files:
         stale.unlink(missing_ok=True)
     try:
-        return _export(network.eval(), task, path.name, files, provenance or {}, recommended_size, licence)
+        return _export(network.eval(), task, path, provenance or {}, recommended_size, licence)
     except DepthPoseError:
-        for partial in files.values():
+        for partial in files:
             partial.unlink(missing_ok=True)
         raise
 
@@ -73,8 +106,7 @@ def export_network(
 def _export(
     network: nn.Module,
     task: str,
-    name: str,
-    files: Mapping[str, Path],
+    path: Path,
     provenance: Mapping[str, Any],
     recommended_size: tuple[int, int],
     licence: str,
@@ -88,31 +120,10 @@ def _export(
     results = list(results) if task == "flow" else [results]
     names = ("forward", "backward", "sigma")[: len(results)] if task == "flow" else ("inverse_depth",)
     if not all(torch.isfinite(result).all() for result in results):
-        raise ModelError(f"the network's outputs for the example images are not finite; {name} is not exported")
+        raise ModelError(f"the network's outputs for the example images are not finite; {path.name} is not exported")
 
-    onnx_path = files[".onnx"]
-    with torch.no_grad(), warnings.catch_warnings():
-        # The tracer warns of every size that becomes a Python number; the sizes checked below would show a frozen one.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            graph,
-            tuple(tensors),
-            str(onnx_path),
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=list(inputs.names),
-            output_names=list(names),
-            dynamic_axes={key: {2: "height", 3: "width"} for key in inputs.names}
-            | {key: {2: f"{key}_height", 3: f"{key}_width"} for key in names},
-        )
-    simplify(onnx_path)
-    check_onnx(onnx_path)
-    onnx.save(to_mixed_half(onnx.load(onnx_path)), files[".fp16.onnx"])
-    check_onnx(files[".fp16.onnx"], half=True)
-
-    np.savez_compressed(
-        files[".npz"], **dict(zip(inputs.names, images)), **{k: r[0].numpy() for k, r in zip(names, results)}
-    )
+    stored = path.with_name(f"{path.name}.npz")
+    np.savez_compressed(stored, **dict(zip(inputs.names, images)), **{k: r[0].numpy() for k, r in zip(names, results)})
     config = getattr(network, "config", None)
     # What it takes to build the network again from these files (from_model). Parameters of a single number are folded
     # into constants without a name in the graph.
@@ -124,13 +135,10 @@ def _export(
         | ({"scalars": scalars} if scalars else {})
     )
     manifest = Manifest(
-        path=files[".yaml"],
-        name=name,
+        path=path.with_name(f"{path.name}.yaml"),
+        name=path.name,
         task=task,
-        files={
-            precision: ModelFile(files[suffix], sha256_of(files[suffix]))
-            for precision, suffix in (("fp32", ".onnx"), ("fp16", ".fp16.onnx"))
-        },
+        files={},
         inputs=inputs,
         outputs=Outputs(
             names,
@@ -139,42 +147,92 @@ def _export(
             reference_focal=getattr(config, "reference_focal", None),
         ),
         recommended_size=recommended_size,
-        self_check=files[".npz"],
+        features=network.features if task == "flow" else {},
+        self_check=stored,
         training=json.loads(json.dumps(provenance, default=str)),  # tuples become lists, as YAML wants
         licence=licence,
     )
     manifest.check_size(*recommended_size)
+    manifest = replace(manifest, files=_write(graph, manifest.graph, tensors, path))
+    if manifest.parts:
+        encoder, matcher = manifest.parts
+        with torch.no_grad():
+            features = [feature for tensor in tensors for feature in network.encode(tensor)]
+        manifest = replace(
+            manifest,
+            encoder=_write(EncoderGraph(network), encoder, tensors[:1], path),
+            matcher=_write(MatcherGraph(network), matcher, features, path),
+        )
     manifest.save()
     compare_with_torch(network, manifest, [images[0].shape[1::-1], recommended_size])
-    outcome = self_check(manifest, "cpu")
-    if not outcome.passed:
-        raise ModelError(str(outcome))
+    for variant in variants(manifest):
+        outcome = self_check(variant, "cpu")
+        if not outcome.passed:
+            raise ModelError(str(outcome))
     return manifest
 
 
+def _write(module: nn.Module, graph: Graph, tensors: Sequence[Tensor], path: Path) -> dict[str, ModelFile]:
+    """One graph in fp32 and in fp16, simplified and checked; ``tensors`` are an example of its inputs."""
+    full, half = (path.with_name(f"{graph.name}{ending}") for ending in (".onnx", ".fp16.onnx"))
+    dimensions = {
+        name: [f"{side}_{cell}" if cell > 1 else side for side in ("height", "width")]
+        for name, cell in graph.inputs.items()
+    }
+    with torch.no_grad(), warnings.catch_warnings():
+        # The tracer warns of every size that becomes a Python number; comparing sizes would show a frozen one.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module,
+            tuple(tensors),
+            str(full),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=list(graph.inputs),
+            output_names=list(graph.outputs),
+            dynamic_axes={name: dict(zip((2, 3), sides)) for name, sides in dimensions.items()}
+            | {name: {2: f"{name}_height", 3: f"{name}_width"} for name in graph.outputs},
+        )
+    simplify(full)
+    check_onnx(full)
+    onnx.save(to_mixed_half(onnx.load(full)), half)
+    check_onnx(half, half=True)
+    return {precision: ModelFile(file, sha256_of(file)) for precision, file in (("fp32", full), ("fp16", half))}
+
+
+def variants(manifest: Manifest) -> tuple[Manifest, ...]:
+    """The model as it is opened on a CPU, and where that is as two graphs, also as one."""
+    return (manifest, replace(manifest, encoder={}, matcher={}, features={})) if manifest.parts else (manifest,)
+
+
 def compare_with_torch(network: nn.Module, manifest: Manifest, sizes: list[tuple[int, int]]) -> list[float]:
-    """Difference of ONNX Runtime from torch at each (width, height), over 99 % of the values.
+    """Difference of ONNX Runtime from torch at each (width, height), over 99 % of the values; the larger of `variants`.
 
     In px for flow, relative for inverse depth. ModelError when it is above the tolerance.
     """
     from depth_pose_ros.engines.estimators import NetworkDepth, NetworkFlow
 
+    open_network, tolerance, unit = (
+        (NetworkFlow, FLOW_TOLERANCE_PX, "px")
+        if manifest.task == "flow"
+        else (NetworkDepth, DEPTH_TOLERANCE, "relative")
+    )
     errors = []
     for width, height in sizes:
         images = example_images(manifest.inputs.multiple_of, width, height)[: len(manifest.inputs.names)]
-        engine = (NetworkFlow if manifest.task == "flow" else NetworkDepth)(manifest, width, height, "cpu", 0)
-        actual = engine.outputs(*images)
         with torch.no_grad():
             wanted = network(*(torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255.0 for image in images))
-        if manifest.task == "flow":
-            difference = [
-                np.linalg.norm(actual[key] - wanted[key][0].numpy(), axis=0) for key in ("forward", "backward")
-            ]
-            error, tolerance, unit = float(np.quantile(difference, 0.99)), FLOW_TOLERANCE_PX, "px"
-        else:
-            reference = wanted[0].numpy()
-            relative = np.abs(actual[manifest.outputs.names[0]] - reference) / np.abs(reference)
-            error, tolerance, unit = float(np.quantile(relative, 0.99)), DEPTH_TOLERANCE, "relative"
+        error = 0.0
+        for variant in variants(manifest):
+            actual = open_network(variant, width, height, "cpu", 0).outputs(*images)
+            if manifest.task == "flow":
+                difference = [
+                    np.linalg.norm(actual[key] - wanted[key][0].numpy(), axis=0) for key in ("forward", "backward")
+                ]
+            else:
+                reference = wanted[0].numpy()
+                difference = np.abs(actual[manifest.outputs.names[0]] - reference) / np.abs(reference)
+            error = max(error, float(np.quantile(difference, 0.99)))
         if not error <= tolerance:
             raise ModelError(
                 f"{manifest.name} at {width}x{height}: ONNX Runtime is {error:.2g} ({unit}) from torch, "
@@ -237,7 +295,8 @@ def main(arguments: argparse.Namespace) -> int:
 def describe(manifest: Manifest) -> str:
     """A few lines on what was written."""
     lines = [f"{manifest.name}: {manifest.task}, manifest {manifest.path}"]
-    for precision, file in manifest.files.items():
+    files = [*manifest.files.items(), *manifest.encoder.items(), *manifest.matcher.items()]
+    for precision, file in files:
         counts = check_onnx(file.path, half=precision == "fp16")
         size = file.path.stat().st_size / 1e6
         lines.append(

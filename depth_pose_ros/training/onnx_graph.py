@@ -1,5 +1,6 @@
 """What is done to an exported ONNX graph: simplify it, make a half-precision twin, check that runtimes will like it."""
 
+import re
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -161,8 +162,8 @@ def check_onnx(path: Path, half: bool = False) -> Counter:
     """Check an exported file for what runtimes stumble over; ModelError names the first thing found.
 
     Asked of it: opset 17; standard operators that ONNX Runtime and TensorRT run; fp32 inputs and outputs; dynamic
-    height and width; GridSample bilinear, zeros, align_corners 0, in fp32; no cost volume written as slices; and with
-    ``half`` every convolution in fp16. Returns how often each operator occurs.
+    height and width, named as in ``Graph``; GridSample bilinear, zeros, align_corners 0, in fp32; no cost volume
+    written as slices; and with ``half`` every convolution in fp16. Returns how often each operator occurs.
     """
     try:
         model = onnx.load(path)
@@ -184,8 +185,11 @@ def check_onnx(path: Path, half: bool = False) -> Counter:
             raise ModelError(f"{path}: {value.name} is {TensorProto.DataType.Name(types[value.name])}, expected FLOAT")
     for value in graph.input:
         shape = [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        if shape != [1, 3, "height", "width"]:
-            raise ModelError(f"{path}: input {value.name} is {shape}, expected [1, 3, 'height', 'width']")
+        expected: list[int | str] = [1, 3, "height", "width"]
+        if cell := re.fullmatch(r"height_(\d+)", str(shape[2])):
+            expected = [1, shape[1], f"height_{cell[1]}", f"width_{cell[1]}"]  # features, one for so many pixels
+        if shape != expected:
+            raise ModelError(f"{path}: input {value.name} is {shape}, expected {expected}")
     for node in graph.node:
         if node.op_type == "GridSample":
             attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
