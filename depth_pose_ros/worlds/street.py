@@ -249,6 +249,12 @@ def street(
             p, q = (middle + radius * np.array([np.cos(t), np.sin(t), 0]) for t in (a, c))
             if rng.random() < 0.8:
                 b.quad([p[0], p[1], -2], q - p, [0, 0, rng.uniform(6, 22)], line_look)
+    crowd = np.random.default_rng([int(seed), 0x7AF1])  # of its own, so that streets without are what they were
+    if not calm and crowd.random() < 0.4:
+        _standing_traffic(stage, course, lanes, lane, end, [v.d for v in objects if isinstance(v, Follower)])
+    if not calm and crowd.random() < 0.2:
+        _bridge(stage, course, crowd.uniform(12, end - 20), max(edges))
+
     xy = course.point(np.linspace(start, end, 30))
     extent = (xy[:, 0].min() - 15, xy[:, 1].min() - 30, xy[:, 0].max() + 10, xy[:, 1].max() + 30)
     return Scene(
@@ -269,6 +275,40 @@ def street(
             "traffic": [v for v in objects if isinstance(v, Follower)],
         },
     )
+
+
+def _standing_traffic(stage: Stage, course: Course, lanes: int, lane: float, end: float, driven: list[float]) -> None:
+    """A jam: cars, vans and lorries at rest, close enough that little of the street is seen past them.
+
+    driven: d (m) of what moves; its lanes stay free.
+    """
+    rng = stage.rng
+    lorries = rng.uniform(0.05, 0.5)
+    for k in range(lanes):
+        d = (k + 0.5 - lanes / 2) * lane
+        facing = np.pi if d > 0.3 and rng.random() < 0.6 else 0.0
+        if rng.random() < 0.2 or any(abs(d - other) < 0.8 * lane for other in driven):
+            continue
+        density, at = rng.uniform(0.3, 1.0), rng.uniform(-20.0, 5.0)
+        while at < min(end - 5, 90.0):
+            kind, room = (props.lorry, 12.5) if rng.random() < lorries else (props.car, 5.6)
+            if rng.random() < density:
+                with stage.at(course.pose(at + room / 2, d + rng.normal(0, 0.2), 0, facing + rng.normal(0, 0.03))):
+                    kind(stage)
+            at += room + rng.uniform(0.5, 9.0)
+
+
+def _bridge(stage: Stage, course: Course, at: float, edge: float) -> None:
+    """A bridge across the street at ``at`` m, ``edge`` m from its middle to its pillars at least."""
+    b, rng = stage.builder, stage.rng
+    look = stage.any(["concrete", "plain", "brick"], rng.uniform(2, 5), spread=0.3)
+    clearance, thickness, width = rng.uniform(4.5, 7.5), rng.uniform(0.5, 1.6), rng.uniform(3.0, 14.0)
+    reach = edge + rng.uniform(1.0, 6.0)
+    with stage.at(course.pose(at, 0.0, 0.0, rng.normal(0, 0.2))):
+        b.box([0, 0, clearance + thickness / 2], [width, 160.0, thickness], look)
+        for side in (-1, 1):
+            b.box([side * width / 2, 0, clearance + thickness + 0.5], [0.15, 160.0, 1.0], look)
+            b.box([0, side * reach, clearance / 2], [width * rng.uniform(0.2, 0.9), 0.8, clearance], look, bottom=False)
 
 
 def _side(stage: Stage, course: Course, s: np.ndarray, side: int, edge: float, kind: str, start: float, end: float,
