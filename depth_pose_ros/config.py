@@ -268,6 +268,42 @@ class NetworkConfig(Tunables):
 
 
 @dataclass(frozen=True)
+class EngineConfig(Tunables):
+    """How TensorRT engines are built and kept."""
+
+    engine_cache: str = tunable(
+        "",
+        "Folder where compiled engines are kept; empty: depth_pose_ros/engines in the user's cache folder "
+        "($XDG_CACHE_HOME or ~/.cache).",
+        read_only=True,
+    )
+    engine_rebuild: str = tunable(
+        "auto",
+        "When there is no engine that fits this machine: auto builds one, which takes minutes; never refuses, with the "
+        "reason (build it beforehand with depth_pose build-engines).",
+        choices=("auto", "never"),
+        read_only=True,
+    )
+    engine_precision: str = tunable(
+        "auto",
+        "Of TensorRT engines: auto takes fp16 where it passes its self-check, else fp32.",
+        choices=("auto", "fp16", "fp32"),
+        read_only=True,
+    )
+    engine_workspace: int = tunable(
+        1024,
+        "Scratch memory that TensorRT may use while it builds and runs an engine.",
+        unit="MB",
+        minimum=16,
+        maximum=65536,
+        read_only=True,
+    )
+    engine_cuda_graph: bool = tunable(
+        False, "Record each engine's kernels once as a CUDA graph and launch them together.", read_only=True
+    )
+
+
+@dataclass(frozen=True)
 class OutputConfig(Tunables):
     """What a node publishes, and in which frames."""
 

@@ -348,7 +348,7 @@ def test_self_check_counts_values_that_are_not_finite(depth_model, monkeypatch):
             result["value"][0, 0, :3] = np.nan
             return result
 
-    monkeypatch.setattr(sys.modules[engines.SelfCheck.__module__], "NetworkDepth", Poisoned)
+    monkeypatch.setattr(engines, "NetworkDepth", Poisoned)
     check = engines.self_check(manifest, "cpu", 1)
     assert check.non_finite == 3 and not check.passed
 

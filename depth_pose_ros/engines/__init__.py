@@ -2,17 +2,20 @@
 
 from pathlib import Path
 
+from depth_pose_ros.config import EngineConfig
 from depth_pose_ros.engines.engine import DepthEstimator, FlowEstimator, FlowField
 from depth_pose_ros.engines.estimators import NetworkDepth, NetworkFlow
 from depth_pose_ros.engines.ladder import BACKENDS
-from depth_pose_ros.engines.manifest import available_models, find_model, model_path
-from depth_pose_ros.engines.self_check import SelfCheck, self_check
+from depth_pose_ros.engines.listener import Listener
+from depth_pose_ros.engines.manifest import Manifest, available_models, find_model, model_path
+from depth_pose_ros.engines.self_check import SelfCheck, compare, load_self_check
 
 __all__ = [
     "BACKENDS",
     "DepthEstimator",
     "FlowEstimator",
     "FlowField",
+    "Listener",
     "SelfCheck",
     "available_models",
     "find_model",
@@ -24,7 +27,13 @@ __all__ = [
 
 
 def load_flow(
-    model: str | Path = "default", width: int = 0, height: int = 0, backend: str = "auto", threads: int = 0
+    model: str | Path = "default",
+    width: int = 0,
+    height: int = 0,
+    backend: str = "auto",
+    threads: int = 0,
+    engine: EngineConfig | None = None,
+    listener: Listener | None = None,
 ) -> NetworkFlow:
     """A flow network for images of width x height (0: the size its manifest recommends).
 
@@ -32,21 +41,41 @@ def load_flow(
     backend: one of ``BACKENDS``; ``auto`` takes the best that works here. What runs is in ``.backend``, and why nothing
         better does in ``.backend_reasons``.
     threads: of the CPU; 0 is one per core.
+    engine:  how TensorRT engines are built and kept. Building one takes minutes; ``listener`` hears how it goes.
 
     ModelError: no such model, corrupt files, or a size it cannot take. EngineError: no backend can run it here.
     """
     manifest = find_model(model, "flow")
     width, height = _size(manifest.recommended_size, width, height)
-    return NetworkFlow(manifest, width, height, backend, threads)
+    return NetworkFlow(manifest, width, height, backend, threads, engine, listener)
 
 
 def load_depth(
-    model: str | Path = "default", width: int = 0, height: int = 0, backend: str = "auto", threads: int = 0
+    model: str | Path = "default",
+    width: int = 0,
+    height: int = 0,
+    backend: str = "auto",
+    threads: int = 0,
+    engine: EngineConfig | None = None,
+    listener: Listener | None = None,
 ) -> NetworkDepth:
     """A depth network for images of width x height; arguments and errors as in :func:`load_flow`."""
     manifest = find_model(model, "depth")
     width, height = _size(manifest.recommended_size, width, height)
-    return NetworkDepth(manifest, width, height, backend, threads)
+    return NetworkDepth(manifest, width, height, backend, threads, engine, listener)
+
+
+def self_check(manifest: Manifest, backend: str = "auto", threads: int = 0) -> SelfCheck:
+    """Run the stored images through a backend and compare with the stored outputs.
+
+    ModelError when the stored pair is missing or unreadable, EngineError when the backend cannot run the network. A
+    network that merely disagrees is an outcome, not an error.
+    """
+    stored = load_self_check(manifest)
+    images = [stored[name] for name in manifest.inputs.names]
+    height, width = images[0].shape[:2]
+    network = (NetworkFlow if manifest.task == "flow" else NetworkDepth)(manifest, width, height, backend, threads)
+    return compare(manifest, network.backend, network.outputs(*images), stored)
 
 
 def _size(recommended: tuple[int, int], width: int, height: int) -> tuple[int, int]:

@@ -1,13 +1,17 @@
 """FlowEstimator and DepthEstimator over a network file, whatever backend runs it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
 
+from depth_pose_ros.config import EngineConfig
+from depth_pose_ros.engines.cache import cache_folder
 from depth_pose_ros.engines.engine import FlowField
-from depth_pose_ros.engines.ladder import open_runners
+from depth_pose_ros.engines.ladder import Runner, Wish, open_runners
+from depth_pose_ros.engines.listener import Listener
 from depth_pose_ros.engines.manifest import Inputs, Manifest
+from depth_pose_ros.engines.self_check import SelfCheck, compare, reference
 from depth_pose_ros.errors import EngineError, ImageError, ModelError
 
 SMALLEST_INVERSE_DEPTH = 1e-6
@@ -17,15 +21,41 @@ SMALLEST_INVERSE_DEPTH = 1e-6
 class _Network:
     """What flow and depth share: the runners, the input's preparation and the checks."""
 
-    def __init__(self, manifest: Manifest, width: int, height: int, backend: str, threads: int) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        width: int,
+        height: int,
+        backend: str,
+        threads: int,
+        engine: EngineConfig | None = None,
+        listener: Listener | None = None,
+    ) -> None:
         self.manifest = manifest
         self.width = width
         self.height = height
-        runners, self.backend_reasons = open_runners(manifest, width, height, backend, threads)
+        self._prepare = ImageToTensor(manifest.inputs, width, height)
+        self._wish = Wish(backend, threads, engine or EngineConfig(), listener or Listener())
+        runners, self.backend_reasons = open_runners(manifest, width, height, self._wish, self._check)
+        self._use(runners)
+
+    def _use(self, runners: tuple[Runner, ...]) -> None:
         *self._encoder, self._runner = runners  # what runs once for each image, if anything, and what gives the outputs
         self.backend = self._runner.backend
-        self._prepare = ImageToTensor(manifest.inputs, width, height)
         self._warm_up()
+
+    def _check(self, runners: tuple[Runner, ...]) -> SelfCheck | None:
+        """What the runners give for the model's stored images, compared with what they should; None: it has none."""
+        self._use(runners)
+        if self.manifest.self_check is None:
+            return None
+
+        def on_cpu(width: int, height: int) -> Callable[..., dict[str, np.ndarray]]:
+            return type(self)(self.manifest, width, height, "cpu", self._wish.threads).outputs
+
+        folder = cache_folder(self._wish.engine.engine_cache)
+        images, expected = reference(self.manifest, self.width, self.height, on_cpu, folder)
+        return compare(self.manifest, self.backend, self.outputs(*images), expected)
 
     def _encode(self, tensor: np.ndarray) -> Sequence[np.ndarray]:
         """What is kept of an image (1, 3, height, width): its features, or itself where the network is one graph."""
@@ -81,9 +111,10 @@ class NetworkFlow(_Network):
 class NetworkDepth(_Network):
     """Depth of one image by a network file; see ``DepthEstimator``."""
 
-    def __init__(self, manifest: Manifest, width: int, height: int, backend: str, threads: int) -> None:
-        super().__init__(manifest, width, height, backend, threads)
-        self.reference_focal = manifest.outputs.reference_focal
+    @property
+    def reference_focal(self) -> float | None:
+        """fx (px) at which depth has the unit that the network was trained in; None: unknown."""
+        return self.manifest.outputs.reference_focal
 
     def depth(self, image: np.ndarray, fx: float | None = None) -> np.ndarray:
         """(height, width, 3) uint8 BGR -> (h, w) float32 depth along Z, finite and positive, in the network's unit.

@@ -7,11 +7,15 @@ the bus twice in each frame.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from depth_pose_ros.config import EngineConfig
+from depth_pose_ros.engines.listener import Listener
 from depth_pose_ros.engines.manifest import Manifest
+from depth_pose_ros.engines.self_check import SelfCheck
 from depth_pose_ros.errors import EngineError
 
 
@@ -25,51 +29,107 @@ class Runner(Protocol):
         """Inputs (1, channels, h, w) float32 -> outputs, both in the order of the graph."""
 
 
-def _tensorrt(manifest: Manifest, width: int, height: int, threads: int) -> tuple[Runner, ...]:
-    # The door for engines/tensorrt.py: return (its runner of manifest.graph,) here. Its import stays inside this
-    # function.
-    raise EngineError("this version of depth_pose_ros has no TensorRT backend")
+@dataclass(frozen=True)
+class Wish:
+    """What a user asked for.
+
+    backend: one of ``BACKENDS``; ``auto`` takes the best that works here.
+    threads: of the CPU; 0 is one per core.
+    engine:  how TensorRT engines are built and kept.
+    """
+
+    backend: str = "auto"
+    threads: int = 0
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    listener: Listener = field(default_factory=Listener)
 
 
-def _cuda(manifest: Manifest, width: int, height: int, threads: int) -> tuple[Runner, ...]:
+class Rung(NamedTuple):
+    """One step of the ladder."""
+
+    backend: str
+    precision: str
+    open: Callable[[Manifest, int, int, Wish], tuple[Runner, ...]]
+    """The runner of the whole network at width x height, or of a flow network its encoder's and its matcher's.
+    EngineError, in one sentence, when this backend cannot run it here."""
+    is_checked: bool
+    """Whether it must first prove that it computes what the network should; the CPU is what it is compared with."""
+
+
+def _tensorrt_fp16(manifest: Manifest, width: int, height: int, wish: Wish) -> tuple[Runner, ...]:
+    from depth_pose_ros.engines.tensorrt import open_engine
+
+    return (open_engine(manifest.graph, width, height, "fp16", wish.engine, wish.listener),)
+
+
+def _tensorrt_fp32(manifest: Manifest, width: int, height: int, wish: Wish) -> tuple[Runner, ...]:
+    from depth_pose_ros.engines.tensorrt import open_engine
+
+    return (open_engine(manifest.graph, width, height, "fp32", wish.engine, wish.listener),)
+
+
+def _cuda(manifest: Manifest, width: int, height: int, wish: Wish) -> tuple[Runner, ...]:
     from depth_pose_ros.engines.onnx_runtime import CUDA, OnnxRuntimeRunner
 
-    return (OnnxRuntimeRunner(manifest.graph, width, height, CUDA, threads),)
+    return (OnnxRuntimeRunner(manifest.graph, width, height, CUDA, wish.threads),)
 
 
-def _cpu(manifest: Manifest, width: int, height: int, threads: int) -> tuple[Runner, ...]:
+def _cpu(manifest: Manifest, width: int, height: int, wish: Wish) -> tuple[Runner, ...]:
     from depth_pose_ros.engines.onnx_runtime import CPU, OnnxRuntimeRunner
 
     graphs = manifest.parts or (manifest.graph,)
-    return tuple(OnnxRuntimeRunner(graph, width, height, CPU, threads) for graph in graphs)
+    return tuple(OnnxRuntimeRunner(graph, width, height, CPU, wish.threads) for graph in graphs)
 
 
-LADDER: dict[str, Callable[[Manifest, int, int, int], tuple[Runner, ...]]] = {
-    "tensorrt": _tensorrt,
-    "cuda": _cuda,
-    "cpu": _cpu,
-}
-"""Best first. Each returns the runner of the whole network, or of a flow network its encoder's and its matcher's."""
+LADDER = (
+    Rung("tensorrt", "fp16", _tensorrt_fp16, is_checked=True),
+    Rung("tensorrt", "fp32", _tensorrt_fp32, is_checked=True),
+    Rung("cuda", "fp32", _cuda, is_checked=True),
+    Rung("cpu", "fp32", _cpu, is_checked=False),
+)
+"""Best first."""
 
-BACKENDS = ("auto", *LADDER)
+BACKENDS = ("auto", *dict.fromkeys(rung.backend for rung in LADDER))
 """What a user may ask for."""
 
 
 def open_runners(
-    manifest: Manifest, width: int, height: int, backend: str = "auto", threads: int = 0
+    manifest: Manifest, width: int, height: int, wish: Wish, check: Callable[[tuple[Runner, ...]], SelfCheck | None]
 ) -> tuple[tuple[Runner, ...], tuple[str, ...]]:
-    """The runners of a network at width x height (see LADDER), and a sentence on each better backend: why not that.
+    """The runners of a network at width x height (see Rung), and a sentence on each better backend: why not that.
 
-    ``auto`` takes the first backend that works. Any other name is that backend or EngineError, never another one.
+    check: compares what runners give with what they should; None: there is nothing to compare with.
+
+    ``auto`` takes the first rung that works. Any other name is that backend or EngineError, never another one.
     A bad model file (ModelError) ends the search: it would be bad everywhere.
     """
-    if backend not in BACKENDS:
-        raise EngineError(f"backend {backend!r} does not exist; choose one of {', '.join(BACKENDS)}")
+    if wish.backend not in BACKENDS:
+        raise EngineError(f"backend {wish.backend!r} does not exist; choose one of {', '.join(BACKENDS)}")
     manifest.check_size(width, height)
     reasons: list[str] = []
-    for name in LADDER if backend == "auto" else (backend,):
+    for rung in LADDER:
+        if wish.backend not in ("auto", rung.backend):
+            continue
+        if rung.backend == "tensorrt" and wish.engine.engine_precision not in ("auto", rung.precision):
+            continue
         try:
-            return LADDER[name](manifest, width, height, threads), tuple(reasons)
+            runners = rung.open(manifest, width, height, wish)
+            if rung.is_checked:
+                _prove(runners, check, wish.listener)
+            return runners, tuple(reasons)
         except EngineError as error:
-            reasons.append(f"{name}: {error}")
+            if (reason := f"{rung.backend}: {error}") not in reasons:  # both precisions miss the same library
+                reasons.append(reason)
     raise EngineError(f"no backend can run {manifest.name}: " + "; ".join(reasons))
+
+
+def _prove(runners: tuple[Runner, ...], check: Callable, listener: Listener) -> None:
+    """EngineError, after a warning, unless the runners compute what they should."""
+    outcome = check(runners)
+    if outcome is None:
+        listener.warning(f"{runners[-1].backend} is not checked: the model has no stored images; export it again")
+    elif outcome.passed:
+        listener.info(str(outcome))
+    else:
+        listener.warning(f"{outcome}; it is not used")
+        raise EngineError(str(outcome))

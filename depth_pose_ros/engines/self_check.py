@@ -1,13 +1,19 @@
 """Does a backend compute what the network computed when it was exported? Compare with the stored images and outputs."""
 
+import contextlib
+import hashlib
+import io
 import zipfile
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+import cv2
 import numpy as np
 
-from depth_pose_ros.engines.estimators import NetworkDepth, NetworkFlow
-from depth_pose_ros.engines.manifest import Manifest
-from depth_pose_ros.errors import ModelError
+from depth_pose_ros.engines.cache import write_atomically
+from depth_pose_ros.engines.manifest import Manifest, sha256_of
+from depth_pose_ros.errors import EngineError, ModelError
 
 FLOW_LIMIT_PX = 0.1
 DEPTH_LIMIT = 0.02
@@ -44,27 +50,56 @@ class SelfCheck:
         )
 
 
-def self_check(manifest: Manifest, backend: str = "auto", threads: int = 0) -> SelfCheck:
-    """Run the stored images through a backend and compare with the stored outputs.
+def compare(
+    manifest: Manifest, backend: str, outputs: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]
+) -> SelfCheck:
+    """Outputs (C, h, w) by name, as a backend gave them, against those that it should have given."""
+    non_finite = sum(int(np.size(output) - np.isfinite(output).sum()) for output in outputs.values())
+    with np.errstate(invalid="ignore", over="ignore"):
+        if manifest.task == "flow":
+            errors = [np.linalg.norm(outputs[name] - expected[name], axis=0) for name in ("forward", "backward")]
+            unit, limit = "px", FLOW_LIMIT_PX
+        else:
+            name = manifest.outputs.names[0]
+            errors = [np.abs(outputs[name] - expected[name]) / np.abs(expected[name])]
+            unit, limit = "relative", DEPTH_LIMIT
+    error = float(np.mean([np.mean(e[np.isfinite(e)]) if np.isfinite(e).any() else np.inf for e in errors]))
+    return SelfCheck(manifest.name, backend, unit, error, limit, non_finite)
 
-    ModelError when the stored pair is missing or unreadable, EngineError when the backend cannot run the network. A
-    network that merely disagrees is an outcome, not an error.
+
+def reference(
+    manifest: Manifest,
+    width: int,
+    height: int,
+    on_cpu: Callable[[int, int], Callable[..., dict[str, np.ndarray]]],
+    folder: Path,
+) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+    """Images (height, width, 3) uint8 BGR, and the outputs that they must give at this size.
+
+    An engine is built for one size, which is seldom that of the stored images. They are resized to it, and the CPU,
+    once it has proved itself at their own size, says what must come out. Its answer is kept in ``folder``.
+
+    on_cpu: width, height -> what runs the network on the CPU: images -> outputs by name.
     """
     stored = load_self_check(manifest)
     images = [stored[name] for name in manifest.inputs.names]
-    height, width = images[0].shape[:2]
-    network = (NetworkFlow if manifest.task == "flow" else NetworkDepth)(manifest, width, height, backend, threads)
-    outputs = network.outputs(*images)
-    non_finite = sum(int(np.size(output) - np.isfinite(output).sum()) for output in outputs.values())
-    if manifest.task == "flow":
-        errors = [np.linalg.norm(outputs[name] - stored[name], axis=0) for name in ("forward", "backward")]
-        unit, limit = "px", FLOW_LIMIT_PX
-    else:
-        name = manifest.outputs.names[0]
-        errors = [np.abs(outputs[name] - stored[name]) / np.abs(stored[name])]
-        unit, limit = "relative", DEPTH_LIMIT
-    error = float(np.mean([np.mean(e[np.isfinite(e)]) if np.isfinite(e).any() else np.inf for e in errors]))
-    return SelfCheck(manifest.name, network.backend, unit, error, limit, non_finite)
+    own_height, own_width = images[0].shape[:2]
+    if (own_width, own_height) == (width, height):
+        return images, stored
+    resized = [cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR) for image in images]
+    identity = hashlib.sha256(f"{manifest.files['fp32'].sha256} {sha256_of(manifest.self_check)}".encode()).hexdigest()
+    path = folder / f"{manifest.name}.{width}x{height}.{identity[:12]}.reference.npz"
+    if (kept := _read(path, manifest.outputs.names)) is not None:
+        return resized, kept
+    proof = compare(manifest, "the CPU", on_cpu(own_width, own_height)(*images), stored)
+    if not proof.passed:
+        raise EngineError(f"{proof}; so it cannot judge another backend")
+    expected = on_cpu(width, height)(*resized)
+    content = io.BytesIO()
+    np.savez(content, **expected)
+    with contextlib.suppress(OSError):  # a folder that cannot be written costs a second at each start, nothing else
+        write_atomically(path, content.getvalue())
+    return resized, expected
 
 
 def load_self_check(manifest: Manifest) -> dict[str, np.ndarray]:
@@ -73,7 +108,22 @@ def load_self_check(manifest: Manifest) -> dict[str, np.ndarray]:
     if path is None:
         raise ModelError(f"{manifest.name} has no stored images for a self-check; export it again")
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in (*manifest.inputs.names, *manifest.outputs.names)}
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        return _load(path, (*manifest.inputs.names, *manifest.outputs.names))
+    except READ_ERRORS as error:
         raise ModelError(f"cannot read the self-check {path}: {error}; export the network again") from error
+
+
+READ_ERRORS = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile)
+
+
+def _load(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as stored:
+        return {name: stored[name] for name in names}
+
+
+def _read(path: Path, names: Iterable[str]) -> dict[str, np.ndarray] | None:
+    """What was kept; None when there is nothing that can be used."""
+    try:
+        return _load(path, names)
+    except READ_ERRORS:
+        return None
