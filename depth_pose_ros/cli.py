@@ -31,6 +31,9 @@ COMMANDS = {
     "train": Command("depth_pose_ros.training.train", "main", "train flow and depth on rendered worlds or on video"),
     "adapt": Command("depth_pose_ros.training.adapt", "main", "teach the shipped networks your camera, without truth"),
     "export": Command("depth_pose_ros.training.export", "main", "make an ONNX model of a training checkpoint"),
+    "build-engines": Command(
+        "depth_pose_ros.build_engines", "build", "compile the TensorRT engines of this machine beforehand"
+    ),
     "import-trianflow": Command(
         "depth_pose_ros.training.import_trianflow", "main", "turn a published TrianFlow checkpoint into one of ours"
     ),

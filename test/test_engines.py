@@ -11,76 +11,22 @@ import yaml
 
 from depth_pose_ros import engines
 from depth_pose_ros.engines.estimators import ImageToTensor
-from depth_pose_ros.engines.manifest import Inputs, Manifest, ModelFile, Outputs, load_manifest, sha256_of
+from depth_pose_ros.engines.manifest import Inputs, ModelFile, Outputs, load_manifest, sha256_of
 from depth_pose_ros.errors import EngineError, ImageError, ModelError
 
-onnx = pytest.importorskip("onnx", reason="builds its test graphs with onnx")
+pytest.importorskip("onnx", reason="builds its test graphs with onnx")
 pytest.importorskip("onnxruntime")
-
-WIDTH, HEIGHT = 64, 32
-
-
-def save_graph(path, nodes, constants, inputs, outputs):
-    """An ONNX file with dynamic height and width; inputs have 3 channels, outputs map name -> channels."""
-    value = onnx.helper.make_tensor_value_info
-    graph = onnx.helper.make_graph(
-        [onnx.helper.make_node(*node[:3], **(node[3] if len(node) > 3 else {})) for node in nodes],
-        "test",
-        [value(name, onnx.TensorProto.FLOAT, (1, 3, "height", "width")) for name in inputs],
-        [value(name, onnx.TensorProto.FLOAT, (1, channels, None, None)) for name, channels in outputs.items()],
-        [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(model)
-    onnx.save(model, path)
-
-
-POOL = {"kernel_shape": [4, 4], "strides": [4, 4]}
-CHANNELS = {"zero": np.int64([0]), "two": np.int64([2]), "three": np.int64([3]), "axis": np.int64([1])}
-
-
-def manifest_of(path, task, inputs, outputs, **more):
-    manifest = Manifest(
-        path=path.with_suffix(".yaml"),
-        name=path.stem,
-        task=task,
-        files={"fp32": ModelFile(path, sha256_of(path))},
-        inputs=inputs,
-        outputs=outputs,
-        recommended_size=(WIDTH, HEIGHT),
-        **more,
-    )
-    manifest.save()
-    return manifest
+from toy_models import CHANNELS, HEIGHT, POOL, WIDTH, difference_model, manifest_of, mean_model, save_graph
 
 
 @pytest.fixture
 def flow_model(tmp_path):
-    """Flow = 4x4 means of the first two channels of image_2 - image_1; backward is its negative."""
-    path = tmp_path / "difference.onnx"
-    nodes = [
-        ("Sub", ["image_2", "image_1"], ["difference"]),
-        ("AveragePool", ["difference"], ["pooled"], POOL),
-        ("Slice", ["pooled", "zero", "two", "axis"], ["forward"]),
-        ("Neg", ["forward"], ["backward"]),
-        ("Slice", ["pooled", "two", "three", "axis"], ["sigma"]),
-    ]
-    save_graph(path, nodes, CHANNELS, ("image_1", "image_2"), {"forward": 2, "backward": 2, "sigma": 1})
-    inputs = Inputs(("image_1", "image_2"), multiple_of=4)
-    return manifest_of(path, "flow", inputs, Outputs(("forward", "backward", "sigma"), 4))
+    return difference_model(tmp_path)
 
 
 @pytest.fixture
 def depth_model(tmp_path):
-    """Inverse depth = 2 * (4x4 mean of the third channel) + 0.5, the gain and offset being in the manifest."""
-    path = tmp_path / "mean.onnx"
-    nodes = [
-        ("AveragePool", ["image"], ["pooled"], POOL),
-        ("Slice", ["pooled", "two", "three", "axis"], ["value"]),
-    ]
-    save_graph(path, nodes, CHANNELS, ("image",), {"value": 1})
-    outputs = Outputs(("value",), 4, "inverse_depth", scale=2.0, offset=0.5, reference_focal=300.0)
-    return manifest_of(path, "depth", Inputs(("image",), multiple_of=4), outputs)
+    return mean_model(tmp_path)
 
 
 def random_image(seed):
@@ -354,6 +300,7 @@ def test_self_check_counts_values_that_are_not_finite(depth_model, monkeypatch):
 
 
 def test_importing_the_engines_loads_no_runtime():
-    code = "import sys, depth_pose_ros.engines as e; print([m for m in ('torch', 'onnxruntime') if m in sys.modules])"
+    heavy = ("torch", "onnxruntime", "tensorrt", "tensorrt_rtx", "cuda")
+    code = f"import sys, depth_pose_ros.engines.tensorrt; print([m for m in {heavy} if m in sys.modules])"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert output.stdout.strip() == "[]"

@@ -86,10 +86,14 @@ class EngineKey:
     compute_capability: str
     builder: int = 1
 
+    def to_dict(self) -> dict[str, str | int]:
+        """Its fields by name."""
+        return asdict(self)
+
     @property
     def digest(self) -> str:
         """sha256 of all of it."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
 
     @property
     def stem(self) -> str:
@@ -106,7 +110,7 @@ class EngineKey:
             text = str(value)
             return f"{text[:12]}..." if len(text) == 64 else text
 
-        mine = asdict(self)
+        mine = self.to_dict()
         return [
             f"{WORDS[name]} was {short(other.get(name))} and is {short(mine[name])}"
             for name in WORDS
@@ -227,7 +231,7 @@ class EngineCache:
         plan = build()
         seconds = time.monotonic() - start
         described = {
-            "key": asdict(key),
+            "key": key.to_dict(),
             "plan": {"bytes": len(plan), "sha256": hashlib.sha256(plan).hexdigest()},
             "built": {"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "seconds": round(seconds, 1)},
         }

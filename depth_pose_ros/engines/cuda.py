@@ -41,8 +41,8 @@ class Cuda:
         """``cudaXyz`` by its name; what it gives beside the error code, if anything."""
         try:
             code, *result = getattr(self._runtime, name)(*arguments)  # each returns a tuple
-        except RuntimeError as error:  # older versions, without a driver
-            raise EngineError(f"CUDA's driver cannot be used: {error}") from error
+        except RuntimeError as error:  # cuda-python 12.6 without a driver
+            raise EngineError(f"{name} failed: CUDA's driver, libcuda.so.1, is not there") from error
         if code.value:
             raise EngineError(f"{name} failed: {code.name} ({code.value})")
         return result[0] if len(result) == 1 else tuple(result)

@@ -31,6 +31,9 @@ MODULES = ("tensorrt", "tensorrt_rtx")
 OLDEST = (10, 3)
 """Of tensorrt: JetPack 6.1's."""
 
+TICK = 1.0
+"""Seconds between two words of a build to its listener."""
+
 TELL_EVERY = 5.0
 """Seconds between two log lines on a build."""
 
@@ -221,7 +224,7 @@ class _Progress:
 
     def _tell(self) -> None:
         told = self._start
-        while not self._over.wait(1.0) and self._stopped is None:
+        while not self._over.wait(TICK) and self._stopped is None:
             now = time.monotonic()
             text = f"{self._what}: {now - self._start:.0f} s" + (f" ({self.step})" if self.step else "")
             try:
