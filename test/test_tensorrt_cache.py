@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from cache_process import KEY, PLAN
 
-from depth_pose_ros.engines.cache import EngineCache, EngineKey, write_atomically
+from depth_pose_ros.engines.cache import EngineCache, write_atomically
 from depth_pose_ros.engines.listener import Listener
 
 

@@ -134,12 +134,7 @@ def build_plan(library: Library, graph: Graph, key: EngineKey, config: EngineCon
         builder = trt.Builder(log)
     except TypeError as error:  # it is a null pointer without a working GPU
         raise EngineError(f"{library} cannot build here: {log.why()}") from error
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, log)
-    path = graph.files[key.precision].path
-    if not parser.parse_from_file(str(path)):
-        raise EngineError(f"{library} cannot take {path.name}: {_parser_errors(parser) or log.why()}")
-    _fix_size(network, graph, key.width, key.height, path)
+    network, _parser = parse(library, builder, graph, key.precision, key.width, key.height)
 
     settings = builder.create_builder_config()
     settings.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, config.engine_workspace << 20)
@@ -161,6 +156,18 @@ def build_plan(library: Library, graph: Graph, key: EngineKey, config: EngineCon
         with contextlib.suppress(OSError):
             write_atomically(timing, bytes(settings.get_timing_cache().serialize()))
     return bytes(plan)
+
+
+def parse(library: Library, builder: Any, graph: Graph, precision: str, width: int, height: int) -> tuple[Any, Any]:
+    """The graph as a strongly typed network of one size, and the parser, which holds the weights: keep both."""
+    trt, log = library.module, library.log
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, log)
+    path = graph.files[precision].path
+    if not parser.parse_from_file(str(path)):
+        raise EngineError(f"{library} cannot take {path.name}: {_parser_errors(parser) or log.why()}")
+    _fix_size(network, graph, width, height, path)
+    return network, parser
 
 
 def _parser_errors(parser: Any) -> str:
