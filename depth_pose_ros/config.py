@@ -351,5 +351,5 @@ class OutputConfig(Tunables):
     )
 
 
-NODE_CONFIGS = (NodeConfig, InputConfig, NetworkConfig, OdometryConfig, OutputConfig)
+NODE_CONFIGS = (NodeConfig, InputConfig, NetworkConfig, EngineConfig, OdometryConfig, OutputConfig)
 """All that the nodes take; each takes those that mean something to it."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from depth_pose_ros.config import EngineConfig
 from depth_pose_ros.engines.engine import DepthEstimator, FlowEstimator, FlowField
 from depth_pose_ros.engines.estimators import NetworkDepth, NetworkFlow
-from depth_pose_ros.engines.ladder import BACKENDS
+from depth_pose_ros.engines.ladder import BACKENDS, may_build
 from depth_pose_ros.engines.listener import Listener
 from depth_pose_ros.engines.manifest import Manifest, available_models, find_model, model_path
 from depth_pose_ros.engines.self_check import SelfCheck, compare, load_self_check
@@ -16,11 +16,15 @@ __all__ = [
     "FlowEstimator",
     "FlowField",
     "Listener",
+    "Manifest",
+    "NetworkDepth",
+    "NetworkFlow",
     "SelfCheck",
     "available_models",
     "find_model",
     "load_depth",
     "load_flow",
+    "may_build",
     "model_path",
     "self_check",
 ]

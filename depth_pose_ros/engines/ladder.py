@@ -123,6 +123,13 @@ def open_runners(
     raise EngineError(f"no backend can run {manifest.name}: " + "; ".join(reasons))
 
 
+def may_build(backend: str) -> bool:
+    """Whether opening a network may take minutes, because TensorRT is here and compiles it for the size in use."""
+    from depth_pose_ros.engines import tensorrt
+
+    return backend in ("auto", "tensorrt") and tensorrt.is_here()
+
+
 def _prove(runners: tuple[Runner, ...], check: Callable, listener: Listener) -> None:
     """EngineError, after a warning, unless the runners compute what they should."""
     outcome = check(runners)

@@ -80,6 +80,16 @@ def find_library() -> Library:
     raise EngineError(f"TensorRT is not installed ({'; '.join(failures)}); {hint}")
 
 
+def is_here() -> bool:
+    """Whether TensorRT and a GPU for it can be used."""
+    try:
+        find_library()
+        Cuda().gpu()
+    except EngineError:
+        return False
+    return True
+
+
 @functools.cache  # TensorRT holds on to the first that it is given
 def _log_of(module: Any) -> Any:
     class Log(module.ILogger):

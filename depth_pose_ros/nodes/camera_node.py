@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Collection
@@ -10,12 +11,13 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from std_srvs.srv import SetBool
 
 from depth_pose_ros.camera import CameraModel, FrameRectifier, network_size
-from depth_pose_ros.config import InputConfig, NetworkConfig, Tunables
-from depth_pose_ros.engines.estimators import NetworkDepth, NetworkFlow
-from depth_pose_ros.errors import CameraError, ConfigError, ImageError
+from depth_pose_ros.config import EngineConfig, InputConfig, NetworkConfig, Tunables
+from depth_pose_ros.engines import Manifest, NetworkDepth, NetworkFlow, may_build
+from depth_pose_ros.errors import CameraError, ConfigError, EngineError, ImageError
 from depth_pose_ros.nodes import messages
 from depth_pose_ros.nodes.camera_input import CameraImage, CameraInput
 from depth_pose_ros.nodes.managed_node import ManagedNode
+from depth_pose_ros.nodes.opening import Opening
 from depth_pose_ros.odometry import Frame
 
 
@@ -27,7 +29,7 @@ class CameraNode(ManagedNode):
     """
 
     def __init__(self, name: str, *config_classes: type[Tunables], leave_out: Collection[str] = ()) -> None:
-        super().__init__(name, InputConfig, NetworkConfig, *config_classes, leave_out=leave_out)
+        super().__init__(name, InputConfig, NetworkConfig, EngineConfig, *config_classes, leave_out=leave_out)
         self.lock = threading.RLock()
 
     def setup(self) -> None:
@@ -37,11 +39,15 @@ class CameraNode(ManagedNode):
             raise ConfigError(f"network_width = {width} and network_height = {height}; set both, or neither")
         self.network_backends: dict[str, str] = {}
         """What runs each network, for diagnostics; empty while they are loaded."""
+        self.backend_reasons: tuple[str, ...] = ()
+        """Why nothing better runs them, a sentence each."""
+        self.opening = Opening(self)
         self.camera = CameraInput(self, self.configs[InputConfig])
         self.create_service(SetBool, "~/pause", self._pause)
-        self._told_reasons: tuple[str, ...] = ()
         self._rectifier: FrameRectifier | None = None
         self._network_size = (0, 0)
+        self._waits_for_size = may_build(self.configs[NetworkConfig].backend) and not width
+        """An engine is built for one size: not before the first image, whose shape decides it."""
         self._error: Exception | None = None
         self._error_signal = self.create_guard_condition(self._raise_error)
 
@@ -56,15 +62,17 @@ class CameraNode(ManagedNode):
 
     def teardown(self) -> None:
         """Let the frame at hand be finished, and stop."""
+        self.opening.is_over = True
         self.camera.close()
         self._worker.join()
 
     # ------------------------------------------------------------------------------------ what a subclass gives
-    def load(self, width: int, height: int) -> tuple[tuple[int, int], int]:
-        """Load the networks for images of width x height (0: as they recommend).
+    def models(self) -> list[Manifest]:
+        """The models of the networks, the one that recommends the size first."""
+        raise NotImplementedError
 
-        Returns the size that they recommend and the number of which width and height must be multiples.
-        """
+    def load(self, width: int, height: int) -> None:
+        """Load the networks for images of width x height, and take them into use."""
         raise NotImplementedError
 
     def camera_changed(self) -> None:
@@ -79,16 +87,16 @@ class CameraNode(ManagedNode):
 
     def missing(self) -> list[str]:
         """See ManagedNode."""
-        if not self.network_backends:
-            return ["the networks are still being loaded"]
+        if not self.network_backends and not self._waits_for_size:
+            return [self.opening.work or "the networks are still being loaded"]
         return self.camera.problems()
 
     def network_loaded(self, network: NetworkFlow | NetworkDepth) -> None:
         """Tell what runs a network and, once, why nothing better does."""
         self.network_backends[network.manifest.name] = network.backend
         text = f"{network.manifest.name} runs at {network.width} x {network.height} on {network.backend}"
-        if network.backend_reasons and network.backend_reasons != self._told_reasons:
-            self._told_reasons = network.backend_reasons
+        if network.backend_reasons and network.backend_reasons != self.backend_reasons:
+            self.backend_reasons = network.backend_reasons
             text += f" (not on {'; not on '.join(network.backend_reasons)})"
         self.get_logger().info(text)
 
@@ -96,11 +104,11 @@ class CameraNode(ManagedNode):
     def _work(self) -> None:
         network = self.configs[NetworkConfig]
         try:
-            # Before the first image and its size are known, so that a missing or broken model is told at once.
-            recommended, multiple = self.load(network.network_width, network.network_height)
-            self._network_size = (
-                (network.network_width, network.network_height) if network.network_width else recommended
-            )
+            models = self.models()
+            recommended, multiple = models[0].recommended_size, math.lcm(*(m.inputs.multiple_of for m in models))
+            size = (network.network_width, network.network_height) if network.network_width else recommended
+            if not self._waits_for_size:
+                self._load(size)  # before the first image, so that a missing or broken model is told at once
             while (image := self.camera.next()) is not None:
                 try:
                     start = time.perf_counter()
@@ -116,9 +124,17 @@ class CameraNode(ManagedNode):
                 if answered:
                     self.health.output(1e3 * (time.monotonic() - image.received_at))
         except Exception as error:
+            if self.opening.is_over and isinstance(error, EngineError):
+                return  # a build that was given up
             self._error = error
             if self.context.ok():  # else: an error of publishing after the signal that ends us
                 self._error_signal.trigger()
+
+    def _load(self, size: tuple[int, int]) -> None:
+        """Without the lock: callbacks and diagnostics go on while an engine is built."""
+        self._waits_for_size = False
+        self.load(*size)
+        self._network_size = size
 
     def _raise_error(self) -> None:
         """In the executor's thread, whose error ends the process."""
@@ -128,15 +144,14 @@ class CameraNode(ManagedNode):
     def _frame(self, image: CameraImage, recommended: tuple[int, int], multiple: int) -> Frame:
         if self._rectifier is None or image.model != self._rectifier.model:
             size = self._size_for(image.model, recommended, multiple)
+            if size != self._network_size:
+                self._load(size)
             with self.lock:
                 if self._rectifier is not None:
                     self.get_logger().info(
                         f"the camera changed to {image.model.image_width} x {image.model.image_height} pixels; "
                         "going on from the last pose with a new pair of frames"
                     )
-                if size != self._network_size:
-                    self.load(*size)
-                    self._network_size = size
                 self._rectifier = self._make_rectifier(image.model, size)
                 self.camera_changed()
         bgr, gray = self._rectifier(image.image)
@@ -188,10 +203,16 @@ class CameraNode(ManagedNode):
                 "last_refusal": camera.refusal,
             },
         )
+        ready = bool(self.network_backends) and not self.opening.work
+        state = "waiting for the first image, whose shape decides their size" if self._waits_for_size else "loading"
         networks = messages.diagnostic_status(
-            DiagnosticStatus.OK if self.network_backends else DiagnosticStatus.WARN,
+            DiagnosticStatus.OK if ready and not self.opening.warnings else DiagnosticStatus.WARN,
             f"{self.get_name()}: networks",
-            "ready" if self.network_backends else "loading",
-            {"size": f"{self._network_size[0]} x {self._network_size[1]}", **self.network_backends},
+            "; ".join(["ready" if ready else self.opening.work or state, *self.opening.warnings]),
+            {
+                "size": f"{self._network_size[0]} x {self._network_size[1]}",
+                **self.network_backends,
+                **{f"not on {i}": reason for i, reason in enumerate(self.backend_reasons, 1)},
+            },
         )
         return [images, networks]

@@ -7,8 +7,8 @@ the odometry.
 
 from __future__ import annotations
 
-from depth_pose_ros.config import NetworkConfig, OutputConfig, Tunables
-from depth_pose_ros.engines import load_depth
+from depth_pose_ros.config import EngineConfig, NetworkConfig, OutputConfig, Tunables
+from depth_pose_ros.engines import Manifest, find_model, load_depth
 from depth_pose_ros.engines.engine import DepthEstimator
 from depth_pose_ros.nodes.camera_input import CameraImage
 from depth_pose_ros.nodes.camera_node import CameraNode
@@ -31,12 +31,17 @@ class DepthNode(CameraNode):
         self.get_logger().info("depth is in the depth network's own unit: the same from frame to frame but NOT metric")
         self.start_worker()
 
-    def load(self, width: int, height: int) -> tuple[tuple[int, int], int]:
+    def models(self) -> list[Manifest]:
         """See CameraNode."""
-        config = self.configs[NetworkConfig]
-        self._network = load_depth(config.depth_model, width, height, config.backend, config.threads)
+        return [find_model(self.configs[NetworkConfig].depth_model, "depth")]
+
+    def load(self, width: int, height: int) -> None:
+        """See CameraNode."""
+        config, engine = self.configs[NetworkConfig], self.configs[EngineConfig]
+        self._network = load_depth(
+            config.depth_model, width, height, config.backend, config.threads, engine, self.opening
+        )
         self.network_loaded(self._network)
-        return self._network.manifest.recommended_size, self._network.manifest.inputs.multiple_of
 
     def process(self, image: CameraImage, frame: Frame, prepare_ms: dict[str, float]) -> bool:
         """See CameraNode."""

@@ -14,8 +14,8 @@ import numpy as np
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, PointCloud2
 
-from depth_pose_ros.config import NetworkConfig, OdometryConfig, tunables
-from depth_pose_ros.engines import load_flow
+from depth_pose_ros.config import EngineConfig, NetworkConfig, OdometryConfig, tunables
+from depth_pose_ros.engines import Manifest, find_model, load_flow
 from depth_pose_ros.engines.engine import FlowEstimator
 from depth_pose_ros.geometry.correspondences import Matches, select
 from depth_pose_ros.geometry.refine import refine
@@ -57,12 +57,17 @@ class FlowNode(CameraNode):
         self._picture = FlowPicturePublisher(self)
         self.start_worker()
 
-    def load(self, width: int, height: int) -> tuple[tuple[int, int], int]:
+    def models(self) -> list[Manifest]:
         """See CameraNode."""
-        config = self.configs[NetworkConfig]
-        self._network = load_flow(config.flow_model, width, height, config.backend, config.threads)
+        return [find_model(self.configs[NetworkConfig].flow_model, "flow")]
+
+    def load(self, width: int, height: int) -> None:
+        """See CameraNode."""
+        config, engine = self.configs[NetworkConfig], self.configs[EngineConfig]
+        self._network = load_flow(
+            config.flow_model, width, height, config.backend, config.threads, engine, self.opening
+        )
         self.network_loaded(self._network)
-        return self._network.manifest.recommended_size, self._network.manifest.inputs.multiple_of
 
     def camera_changed(self) -> None:
         """See CameraNode."""

@@ -7,13 +7,12 @@ Topics in: `image` (or `image/compressed`) and its sibling `camera_info`. Out: `
 
 from __future__ import annotations
 
-import math
 import time
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from depth_pose_ros.config import NetworkConfig, OdometryConfig, OutputConfig, Tunables
-from depth_pose_ros.engines import load_depth, load_flow
+from depth_pose_ros.config import EngineConfig, NetworkConfig, OdometryConfig, OutputConfig, Tunables
+from depth_pose_ros.engines import Manifest, find_model, load_depth, load_flow
 from depth_pose_ros.errors import ConfigError
 from depth_pose_ros.nodes.camera_input import CameraImage
 from depth_pose_ros.nodes.camera_node import CameraNode
@@ -41,20 +40,23 @@ class VisualOdometryNode(CameraNode):
         self._flow_picture = FlowPicturePublisher(self)
         self.start_worker()
 
-    def load(self, width: int, height: int) -> tuple[tuple[int, int], int]:
+    def models(self) -> list[Manifest]:
         """See CameraNode."""
         config = self.configs[NetworkConfig]
-        flow = load_flow(config.flow_model, width, height, config.backend, config.threads)
-        networks = [flow]
-        depth = None
+        depth = [] if config.depth_model == "none" else [find_model(config.depth_model, "depth")]
+        return [find_model(config.flow_model, "flow"), *depth]
+
+    def load(self, width: int, height: int) -> None:
+        """See CameraNode."""
+        config, engine = self.configs[NetworkConfig], self.configs[EngineConfig]
+        options = (config.backend, config.threads, engine, self.opening)
+        networks = [load_flow(config.flow_model, width, height, *options)]
         if config.depth_model != "none":
-            depth = load_depth(config.depth_model, flow.width, flow.height, config.backend, config.threads)
-            networks.append(depth)
+            networks.append(load_depth(config.depth_model, width, height, *options))
         for network in networks:
             self.network_loaded(network)
         with self.lock:
-            self.motion.odometry.flow, self.motion.odometry.depth = flow, depth
-        return flow.manifest.recommended_size, math.lcm(*(n.manifest.inputs.multiple_of for n in networks))
+            self.motion.odometry.flow, self.motion.odometry.depth = (*networks, None)[:2]
 
     def process(self, image: CameraImage, frame: Frame, prepare_ms: dict[str, float]) -> bool:
         """See CameraNode."""
@@ -69,6 +71,7 @@ class VisualOdometryNode(CameraNode):
             "dropped": self.camera.dropped,
             "refused": self.camera.refused,
             "backend": ", ".join(f"{name}: {backend}" for name, backend in self.network_backends.items()),
+            "not_on": "; ".join(self.backend_reasons),
             "latency_ms": round(1e3 * (time.monotonic() - image.received_at), 3),
             **{f"{name}_ms": round(ms, 3) for name, ms in prepare_ms.items()},
         }
