@@ -47,6 +47,7 @@ setup(
         "console_scripts": [
             "bag_recorder = depth_pose_ros.nodes.__main__:bag_recorder",
             "camera_player = depth_pose_ros.nodes.__main__:camera_player",
+            "check_camera = depth_pose_ros.nodes.camera_check:main",
             "demo = depth_pose_ros.demo.__main__:main",
             "depth_node = depth_pose_ros.nodes.__main__:depth_node",
             "depth_pose = depth_pose_ros.cli:main",

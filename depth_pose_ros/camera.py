@@ -390,6 +390,21 @@ class Rectifier:
             image = cv2.resize(image, (self.camera.width, self.camera.height), interpolation=cv2.INTER_AREA)
         return image
 
+    def nearest(self, values: np.ndarray) -> np.ndarray:
+        """(H, W) of any type, one per pixel as sent, e.g. true depth -> the nearest for each pixel of the output.
+
+        What lies outside the raw image is NaN (of floats; else 0).
+        """
+        size = (self.camera.width, self.camera.height)
+        if self._maps is None or self._samples > 1:
+            if self._maps is None and (values.shape[1], values.shape[0]) == size:
+                return values
+            if self._maps is not None:
+                raise CameraError("nearest values of an image shrunk more than twice are not supported; ask for more")
+            return cv2.resize(values, size, interpolation=cv2.INTER_NEAREST)
+        outside = math.nan if values.dtype.kind == "f" else 0
+        return cv2.remap(values, *self._maps, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=outside)
+
 
 class FrameRectifier:
     """Raw image -> the two views of one frame: small BGR for the networks and gray for the sub-pixel refinement.

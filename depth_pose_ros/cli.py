@@ -22,11 +22,25 @@ class Command(NamedTuple):
     module: str
     function: str
     help: str
+    needs: str = "pip install 'depth_pose_ros[train]' brings it"
+    """What to do when a package is missing."""
 
 
 COMMANDS = {
     "run": Command(
         "depth_pose_ros.run", "run", "odometry and depth from a folder of images, a video file or a ROS bag"
+    ),
+    "evaluate": Command(
+        "depth_pose_ros.evaluation.evaluate",
+        "main",
+        "run a sequence, or take a run or trajectory, and report its errors",
+    ),
+    "compare": Command("depth_pose_ros.evaluation.compare", "main", "several runs or trajectories side by side"),
+    "check-camera": Command(
+        "depth_pose_ros.nodes.camera_check",
+        "check",
+        "listen to a camera's ROS topics and say what is wrong with them",
+        "source a ROS 2 installation first, or use the .venv that make made",
     ),
     "train": Command("depth_pose_ros.training.train", "main", "train flow and depth on rendered worlds or on video"),
     "adapt": Command("depth_pose_ros.training.adapt", "main", "teach the shipped networks your camera, without truth"),
@@ -54,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             except ImportError as error:
                 if error.name is None or error.name.startswith("depth_pose_ros"):
                     raise
-                print(f"depth_pose {name}: {error}; pip install 'depth_pose_ros[train]' brings it", file=sys.stderr)
+                print(f"depth_pose {name}: {error}; {command.needs}", file=sys.stderr)
                 return 2
             module.add_arguments(sub)
             sub.set_defaults(function=getattr(module, command.function))

@@ -23,10 +23,14 @@ from depth_pose_ros.config import InputConfig, NetworkConfig, OdometryConfig, Tu
 from depth_pose_ros.errors import CameraError, ConfigError, DepthPoseError, ImageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from depth_pose_ros.camera import FrameRectifier
     from depth_pose_ros.evaluation.trajectory import Comparison, Trajectory
-    from depth_pose_ros.odometry import Estimate, VisualOdometry
+    from depth_pose_ros.odometry import Estimate, Frame, VisualOdometry
     from depth_pose_ros.sequences import Sequence
+
+    Watcher = Callable[[Frame, Estimate], None]
 
 OPTIONS: dict[type[Tunables], tuple[str, ...] | None] = {
     OdometryConfig: None,
@@ -56,11 +60,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     source.add_argument("--fps", type=float, help="frames per second of a folder or video, instead of its own stamps")
     source.add_argument("--topic", help="image topic of a bag; or the camera's folder where there are several")
-    source.add_argument("--truth", type=Path, metavar="FILE", help="true trajectory in TUM format, of the camera")
+    source.add_argument("--truth", type=Path, metavar="FILE", help="true trajectory of the camera: TUM, KITTI")
     source.add_argument("--step", type=_positive, default=1, metavar="N", help="take every N-th frame (default: 1)")
     source.add_argument("--max-frames", type=_positive, metavar="N", help="stop after N frames")
     output = parser.add_argument_group("output")
     output.add_argument("--save-depth", action="store_true", help="write each frame's depth as a 16-bit PNG to depth/")
+    output.add_argument(
+        "--view",
+        action="store_true",
+        help="show image, flow, matches, depth, cloud and path live in rerun; without a screen, record to view.rrd",
+    )
     output.add_argument("--ply", action="store_true", help="write a coloured point cloud of the whole path, cloud.ply")
     networks = parser.add_argument_group("networks")
     networks.add_argument(
@@ -114,19 +123,41 @@ def run(arguments: argparse.Namespace) -> int:
         from rich.console import Console
     except ImportError as error:
         raise ConfigError("depth_pose run shows its progress with rich: pip install 'depth_pose_ros[run]'") from error
-    from depth_pose_ros.evaluation.trajectory import read_tum
+    console = Console(highlight=False, soft_wrap=True)
+    sequence = open_with_camera(arguments)
+    watchers = []
+    if arguments.view:
+        from depth_pose_ros.view import Viewer
+
+        watchers.append(Viewer(sequence.name, arguments.out / "view.rrd", console.print).show)
+    results, failure = process(arguments, sequence, watchers, console)
+    return finish(results, failure, console)
+
+
+def open_with_camera(arguments: argparse.Namespace) -> Sequence:
+    """The sequence that the options name. SequenceError or CameraError when it cannot be used."""
     from depth_pose_ros.sequences import open_sequence
 
-    console = Console(highlight=False, soft_wrap=True)
-    odometry_config = _configured(OdometryConfig, arguments)
-    network_config, input_config = _configured(NetworkConfig, arguments), _configured(InputConfig, arguments)
     sequence = open_sequence(arguments.input, arguments.camera, arguments.fps, arguments.topic, keep_gray=True)
     if sequence.camera is None:
         why = f" ({sequence.camera_problem})" if sequence.camera_problem else ""
         raise CameraError(
             f"{arguments.input} tells no intrinsics{why}; give --camera fx fy cx cy or --camera FILE.yaml"
         )
-    truth = read_tum(arguments.truth) if arguments.truth else sequence.ground_truth
+    return sequence
+
+
+def process(
+    arguments: argparse.Namespace, sequence: Sequence, watchers: Iterable[Watcher], console: Any
+) -> tuple[Results, str]:
+    """The chosen frames of a sequence through the odometry. The results, not yet written, and why it ended early."""
+    from depth_pose_ros.evaluation.record import read_truth
+
+    odometry_config = _configured(OdometryConfig, arguments)
+    network_config, input_config = _configured(NetworkConfig, arguments), _configured(InputConfig, arguments)
+    truth = (
+        read_truth(arguments.truth, getattr(sequence, "stamps_ns", None)) if arguments.truth else sequence.ground_truth
+    )
     _make_folder(arguments.out)
     camera = sequence.camera
     console.print(
@@ -141,15 +172,14 @@ def run(arguments: argparse.Namespace) -> int:
 
     total = math.ceil(len(sequence) / arguments.step)
     total = min(total, arguments.max_frames or total)
-    results = Results(arguments.out, arguments.save_depth, arguments.ply, total)
+    results = Results(arguments.out, arguments.save_depth, arguments.ply, total, truth)
     frames = _chosen(sequence, arguments.step, arguments.max_frames)
-    failure = process(frames, total, rectifier, odometry, results, console)
-    return _finish(results, truth, failure, console)
+    return results, follow(frames, total, rectifier, odometry, results, watchers, console)
 
 
-def _finish(results: Results, truth: Trajectory | None, failure: str, console: Any) -> int:
+def finish(results: Results, failure: str, console: Any) -> int:
     """Write the files and the table; the exit code."""
-    summary = results.summary(truth)
+    summary = results.summary()
     results.write(summary)
     _print_table(summary, console)
     for reason, count in results.refused.most_common(3):
@@ -224,12 +254,13 @@ def _chosen(sequence: Sequence, step: int, count: int | None) -> Iterator[tuple[
         index += 1
 
 
-def process(
+def follow(
     frames: Iterable[tuple[int, Any, float]],
     total: int,
     rectifier: FrameRectifier,
     odometry: VisualOdometry,
     results: Results,
+    watchers: Iterable[Watcher],
     console: Any,
 ) -> str:
     """Every frame through the odometry into the results. Why it ended early, in a sentence; empty when it did not."""
@@ -262,6 +293,8 @@ def process(
                 done = time.perf_counter()
                 times = {"read": read_ms, "rectify": 1e3 * (prepared - start), **estimate.timings_ms}
                 results.add(frame, estimate, times, read_ms + 1e3 * (done - start))
+                for watch in watchers:
+                    watch(frame, estimate)
                 progress.update(task, advance=1, description=estimate.state.value)
         except DepthPoseError as error:
             return str(error)
@@ -318,6 +351,7 @@ class Results:
     save_depth: bool
     save_cloud: bool
     total: int
+    truth: Trajectory | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
     stamps: list[int] = field(default_factory=list)
@@ -406,7 +440,7 @@ class Results:
 
         return Trajectory(self.stamps, self.poses)
 
-    def summary(self, truth: Trajectory | None) -> Summary:
+    def summary(self) -> Summary:
         """All the numbers."""
         import numpy as np
 
@@ -426,7 +460,7 @@ class Results:
             metric=last.get("metric") == "true",
             scale_spread=float(np.median(spreads)) if spreads else math.nan,
             path_length=path.length,
-            truth=compare(path, truth) if truth is not None else None,
+            truth=compare(path, self.truth) if self.truth is not None else None,
         )
 
     def write(self, summary: Summary) -> None:
@@ -437,6 +471,9 @@ class Results:
         from depth_pose_ros.evaluation.trajectory import write_tum
 
         write_tum(self.out / "trajectory.tum", self.trajectory())
+        (self.out / "truth.tum").unlink(missing_ok=True)  # of another run
+        if self.truth is not None:
+            write_tum(self.out / "truth.tum", self.truth)
         write_text(self.out / "frames.csv", self._table())
         numbers = {key: _finite(value) for key, value in asdict(summary).items()}
         write_text(self.out / "summary.json", json.dumps(numbers, indent=2) + "\n")
@@ -487,10 +524,8 @@ def _print_table(summary: Summary, console: Any) -> None:
             f"path {truth.length:.2f} of {truth.true_length:.2f} m ({ratio:.3f}), "
             f"spread from frame to frame {100 * truth.scale_spread:.1f} %",
         )
-        share = f", {100 * truth.ate / truth.true_length:.2f} % of the path" if truth.true_length > 0.1 else ""
-        ate = f"{truth.ate:.3f} m after the best similarity{share}"
-        table.add_row(
-            "position error",
-            ate if math.isfinite(truth.ate) else "not measured (needs evo, and a path that is no straight line)",
+        share = (
+            f", {100 * truth.position_error / truth.true_length:.2f} % of the path" if truth.true_length > 0.1 else ""
         )
+        table.add_row("position error", f"{truth.position_error:.3f} m with first pose and scale made equal{share}")
     console.print(table)

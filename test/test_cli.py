@@ -56,8 +56,11 @@ def test_every_odometry_tunable_is_an_option(capsys):
         assert f"--{item.name.replace('_', '-')}" in text
 
 
-def make_drive(folder: Path, count: int = 6) -> Trajectory:
-    """A camera that flies towards a corner of two walls above a floor and turns a little; images, camera and truth."""
+def make_drive(folder: Path, count: int = 6, bend: bool = False) -> Trajectory:
+    """A camera that flies towards a corner of two walls above a floor and turns a little; images, camera and truth.
+
+    Its path is straight, which no similarity can align, unless it is to bend.
+    """
     width, height = 320, 192
     K = np.array([[260.0, 0, 159.5], [0, 260, 95.5], [0, 0, 1]])
     rng = np.random.default_rng(0)
@@ -70,7 +73,7 @@ def make_drive(folder: Path, count: int = 6) -> Trajectory:
     folder.mkdir(parents=True, exist_ok=True)
     stamps, poses = [], []
     for i in range(count):
-        T = make_pose(so3_exp(np.array([0.002, 0.012, 0.0]) * i), np.array([0.03, 0.0, 0.25]) * i)
+        T = make_pose(so3_exp(np.array([0.002, 0.012, 0.0]) * i), np.array([0.03, -0.02 * i * bend, 0.25]) * i)
         image = np.zeros((height, width), np.uint8)
         nearest = np.full((height, width), np.inf, np.float32)
         y, x = np.mgrid[0:height, 0:width]
@@ -158,7 +161,7 @@ def test_a_whole_run(drive, tmp_path, capsys):
     summary = json.loads((out / "summary.json").read_text())
     assert summary["frames"] == 6 and summary["truth"]["pairs"] == 5
     assert "direction" in capsys.readouterr().out
-    assert sorted(p.name for p in out.iterdir()) == ["frames.csv", "summary.json", "trajectory.tum"]
+    assert sorted(p.name for p in out.iterdir()) == ["frames.csv", "summary.json", "trajectory.tum", "truth.tum"]
 
 
 @pytest.mark.usefixtures("without_networks")
@@ -276,7 +279,7 @@ def test_depth_images_and_cloud(tmp_path):
     frame = Frame(5_000_000_001, image, image[..., 0], camera.resized(128, 96))
     results = Results(tmp_path, save_depth=True, save_cloud=True, total=1)
     results.add(frame, estimate_with_depth(depth, T, camera), {"flow": 3.0}, 5.0)
-    results.write(results.summary(None))
+    results.write(results.summary())
 
     stored = cv2.imread(str(tmp_path / "depth" / "000000.png"), cv2.IMREAD_UNCHANGED)
     told = yaml.safe_load((tmp_path / "depth" / "depth.yaml").read_text())

@@ -144,7 +144,7 @@ def test_summary_against_a_known_path():
     assert summary.topics == {"odom": (10, 10, 7000)}
     assert summary.pace == pytest.approx(1.0)
     assert (summary.truth.length, summary.truth.true_length) == pytest.approx((5.0, 10.0))
-    assert summary.position_error == pytest.approx(0.0, abs=1e-9)
+    assert summary.truth.position_error == pytest.approx(0.0, abs=1e-9)
     assert summary.truth.rotation == pytest.approx(0.0, abs=1e-6)
 
 

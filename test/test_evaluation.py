@@ -11,7 +11,7 @@ from depth_pose_ros.evaluation.files import atomic_file, write_ply, write_text
 from depth_pose_ros.evaluation.flow import flow_errors, read_flo
 from depth_pose_ros.evaluation.trajectory import (
     Trajectory,
-    absolute_error,
+    compare,
     read_kitti,
     read_tum,
     relative_errors,
@@ -137,42 +137,19 @@ def test_standing_still_has_no_direction():
     assert errors.pairs == 2 and len(errors.direction) == 0 and np.isnan(errors.scale_spread)
 
 
-def test_absolute_error_aligns_as_asked():
-    pytest.importorskip("evo")
+def test_position_error_frees_first_pose_and_scale_alone():
     truth = winding()
     world = make_pose(so3_exp(np.array([0.3, -1.0, 2.0])), np.array([5.0, 6.0, 7.0]))
     scaled = truth.poses.copy()
     scaled[:, :3, 3] *= 0.25
-    estimate = Trajectory(truth.stamps_ns, world @ scaled)
-    rmse, scale = absolute_error(estimate, truth, "sim3")
-    assert rmse < 1e-9 and scale == pytest.approx(4)
-    rmse, scale = absolute_error(estimate, truth, "se3")
-    assert rmse > 1 and scale == 1
-    rmse, _ = absolute_error(Trajectory(truth.stamps_ns, world @ truth.poses), truth, "origin")
-    assert rmse < 1e-9
-
-
-def test_absolute_error_agrees_with_evo():
-    metrics = pytest.importorskip("evo.core.metrics")
-    from evo.core.trajectory import PoseTrajectory3D
-
-    truth = winding()
-    noisy = truth.poses.copy()
-    noisy[:, :3, 3] += np.random.default_rng(0).normal(0, 0.2, (30, 3))
-    pair = [PoseTrajectory3D(poses_se3=list(p), timestamps=truth.stamps_ns / 1e9) for p in (truth.poses, noisy)]
-    pair[1].align(pair[0], correct_scale=True)
-    ape = metrics.APE(metrics.PoseRelation.translation_part)
-    ape.process_data(tuple(pair))
-    rmse, _ = absolute_error(Trajectory(truth.stamps_ns, noisy), truth, "sim3")
-    assert rmse == pytest.approx(ape.get_statistic(metrics.StatisticsType.rmse), rel=1e-6)
-
-
-def test_absolute_error_of_what_cannot_be_aligned_is_nan():
-    pytest.importorskip("evo")
-    truth = winding()
-    still = Trajectory(truth.stamps_ns, np.stack([np.eye(4)] * 30))
-    assert np.isnan(absolute_error(still, truth)[0])
-    assert np.isnan(absolute_error(winding(2), truth)[0])
+    assert compare(Trajectory(truth.stamps_ns, world @ scaled), truth).position_error < 1e-9
+    # Turned by 1 deg at the start: a similarity over the whole path would hide it.
+    turned = truth.poses.copy()
+    turned[1:] = make_pose(so3_exp(np.array([0, np.radians(1.0), 0])), np.zeros(3)) @ turned[1:]
+    distance = np.linalg.norm(truth.poses[:, :3, 3], axis=1)
+    error = compare(Trajectory(truth.stamps_ns, turned), truth).position_error
+    assert error == pytest.approx(np.radians(1.0) * np.sqrt((distance**2).mean()), rel=0.05)
+    assert compare(Trajectory(truth.stamps_ns + 10**10, turned), truth) is None
 
 
 def test_depth_errors_by_hand():

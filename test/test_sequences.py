@@ -50,6 +50,20 @@ def assert_images(sequence, count: int = COUNT, gray: bool = False) -> None:
         sequence[count]
 
 
+def write_depth(path: Path, metres: float, factor: float, size: tuple[int, int] = (HEIGHT, WIDTH)) -> None:
+    """All of it at one depth, but for a corner pixel that is unknown."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    depth = np.full(size, round(metres * factor), np.uint16)
+    depth[0, 0] = 0
+    assert cv2.imwrite(str(path), depth)
+
+
+def assert_depth(sequence, index: int, metres: float) -> None:
+    depth = sequence.true_depth(index)
+    assert sequence.has_true_depth and depth.dtype == np.float32
+    assert np.isnan(depth[0, 0]) and depth[depth.shape[0] // 2, depth.shape[1] // 2] == pytest.approx(metres, rel=1e-3)
+
+
 # ---------------------------------------------------------------------------------------------------- plain folder
 def test_plain_folder_in_natural_order(tmp_path):
     write_images(tmp_path, [f"frame{i}.png" for i in range(COUNT)])
@@ -74,6 +88,31 @@ def test_what_lies_beside_the_images_is_used(tmp_path):
     assert np.allclose(sequence.ground_truth.poses, poses(), atol=1e-8)
     (tmp_path / "times.txt").write_text("1 2 3")
     with pytest.raises(SequenceError, match="3 stamps for 12 images"):
+        open_sequence(tmp_path)
+
+
+def test_true_depth_and_flow_beside_the_images(tmp_path):
+    write_images(tmp_path, ["a.png", "b.png", "c.png"])
+    write_depth(tmp_path / "depth" / "000000.png", 3.5, 256)
+    for i in (1, 2):
+        write_depth(tmp_path / "depth" / f"{i:06d}.png", 3.5 + i, 256)
+    (tmp_path / "depth" / "depth.yaml").write_text("factor: 256\nunit: metre\n")
+    flow = np.zeros((HEIGHT, WIDTH, 3), np.uint16)
+    flow[..., 2], flow[..., 1], flow[..., 0] = (
+        32768 + 64 * 5,
+        32768 - 32,
+        1,
+    )  # u, v and what is known, in OpenCV's order
+    flow[0, 0, 0] = 0
+    (tmp_path / "flow").mkdir()
+    for i in (0, 1):
+        cv2.imwrite(str(tmp_path / "flow" / f"{i}.png"), flow)
+    sequence = open_sequence(tmp_path)
+    assert_depth(sequence, 1, 4.5)
+    assert sequence.has_true_flow and sequence.true_flow(2) is None
+    assert np.isnan(sequence.true_flow(0)[0, 0]).all() and sequence.true_flow(1)[5, 5].tolist() == [5.0, -0.5]
+    (tmp_path / "depth" / "depth.yaml").write_text("scale: 256\n")
+    with pytest.raises(SequenceError, match="factor"):
         open_sequence(tmp_path)
 
 
@@ -166,6 +205,11 @@ def test_kitti_raw(tmp_path):
     assert sequence[0][0] == 1_317_042_145_964_389_445
     assert sequence[1][0] - sequence[0][0] == 10**9
     assert sequence.camera.pinhole.fx == 20
+    assert not sequence.has_true_depth
+    write_depth(root / "proj_depth" / "groundtruth" / "image_02" / f"{3:010d}.png", 7.0, 256)
+    sequence = open_sequence(root)
+    assert_depth(sequence, 3, 7.0)
+    assert sequence.true_depth(2) is None
 
 
 # ----------------------------------------------------------------------------------------------------- TUM and EuRoC
@@ -182,6 +226,13 @@ def test_tum(tmp_path):
     assert sequence[0][0] == 1_305_031_102_175_304_000
     assert sequence.camera.K[0, 0] == pytest.approx(517.306408) and not sequence.camera.is_rectified
     assert np.allclose(sequence.ground_truth.poses, poses(), atol=1e-8)
+    for i in range(0, COUNT, 2):  # half as often as colour, and 5 ms late
+        write_depth(root / "depth" / f"{i}.png", 1.0 + i, 5000)
+    lines = [f"{1305031102.180304 + 0.033 * i:.6f} depth/{i}.png" for i in range(0, COUNT, 2)]
+    (root / "depth.txt").write_text("# depth maps\n" + "\n".join(lines) + "\n")
+    sequence = open_sequence(root)
+    assert_depth(sequence, 4, 5.0)
+    assert sequence.true_depth(5) is None
     (root / "rgb.txt").write_text("1305031102.175304\n")
     with pytest.raises(SequenceError, match="expected a stamp and a file"):
         open_sequence(root)
@@ -243,6 +294,18 @@ def test_seven_scenes(tmp_path):
     assert np.allclose(sequence.ground_truth.poses, poses()[kept], atol=1e-8)
     assert sequence.ground_truth.stamps_ns.tolist() == [round(i * 1e9 / 30) for i in kept]
     assert len(open_sequence(tmp_path / "frames")) == COUNT
+    assert not sequence.has_true_depth, "no camera is known to see it"
+
+    # A wall's left half is nearer: its edge lies 100 pixels right of the middle of the depth camera.
+    (tmp_path / "intrinsics.txt").write_text("525 525 320 240 640 480\n")
+    depth = np.full((480, 640), 4000, np.uint16)
+    depth[:, :420] = 2000
+    depth[:, 600:] = 65535
+    cv2.imwrite(str(tmp_path / "frames" / "frame-000000.depth.png"), depth)
+    seen = open_sequence(tmp_path).true_depth(0)
+    assert seen.shape == (480, 640) and np.isnan(seen[240, 575]) and np.isnan(seen[0, 0])  # beyond the depth camera
+    edge = np.flatnonzero(np.diff(seen[240, 100:500]) > 1)
+    assert edge + 100 == pytest.approx(320 + 100 * 525 / 585, abs=1)
 
 
 # -------------------------------------------------------------------------------------------------------------- video

@@ -21,10 +21,10 @@ import numpy as np
 
 from depth_pose_ros.demo.processes import Process
 from depth_pose_ros.demo.recording import TOPICS, Recording, read_recording
-from depth_pose_ros.demo.summary import Played, Summary, aligned_to_truth, camera_trajectory, summarise
+from depth_pose_ros.demo.summary import Played, Summary, camera_trajectory, summarise
 from depth_pose_ros.errors import DepthPoseError, SequenceError
 from depth_pose_ros.evaluation.files import write_text
-from depth_pose_ros.evaluation.trajectory import write_tum
+from depth_pose_ros.evaluation.trajectory import aligned_at_start, write_tum
 from depth_pose_ros.sequences import Sequence
 from depth_pose_ros.sequences.arguments import add_sequence_arguments, chosen_count, open_chosen, rate, sequence_words
 from depth_pose_ros.share import share_path
@@ -200,8 +200,8 @@ def print_tables(summary: Summary, console) -> None:
             "scale against truth",
             f"path {truth.length:.2f} of {truth.true_length:.2f} m, spread per frame {100 * truth.scale_spread:.1f} %",
         )
-        share = f", {100 * summary.position_error / truth.true_length:.2f} % of the path" if truth.true_length else ""
-        table.add_row("position error", f"{summary.position_error:.3f} m with the scale aligned{share}")
+        share = f", {100 * truth.position_error / truth.true_length:.2f} % of the path" if truth.true_length else ""
+        table.add_row("position error", f"{truth.position_error:.3f} m with first pose and scale made equal{share}")
     console.print(table)
     topics = Table(title="Recorded topics", title_justify="left")
     for heading in ("topic", "messages", "with an image's stamp", "MB"):
@@ -222,6 +222,7 @@ def write_results(
 ) -> None:
     """trajectory.tum, summary.json and the three pictures; without odometry no pictures."""
     from depth_pose_ros.demo import pictures
+    from depth_pose_ros.evaluation import figures
 
     estimate = camera_trajectory(recording, played[0].stamp_ns)
     write_tum(out / "trajectory.tum", estimate)
@@ -234,21 +235,23 @@ def write_results(
     positions, truth, unit = estimate.poses[:, :3, 3], None, summary.unit
     title = f"{sequence.name}: {summary.played} frames"
     if summary.truth:
-        positions, truth = aligned_to_truth(estimate, sequence.ground_truth)
+        positions, truth = aligned_at_start(estimate, sequence.ground_truth)
         unit = "m"
-        title += f", {summary.truth.true_length:.1f} m; position error {summary.position_error:.2f} m, scale aligned"
+        title += (
+            f", {summary.truth.true_length:.1f} m; position error {summary.truth.position_error:.2f} m, scale aligned"
+        )
     pictures.trajectory_picture(out / "trajectory.png", positions, truth, unit, title)
 
     strip = spread([stamp for stamp in chosen if stamp in recording.depth], COLUMNS)
     index = {frame.stamp_ns: frame.index for frame in played}
     if strip:
-        pictures.frames_picture(
-            out / "frames.png",
-            [sequence[index[stamp]][1] for stamp in strip],
-            [recording.flow.get(stamp) for stamp in strip],
-            [recording.depth[stamp] for stamp in strip],
-            [f"frame {index[stamp]}" for stamp in strip],
-            summary.unit,
+        rows = {
+            "image": [sequence[index[stamp]][1] for stamp in strip],
+            "flow": [recording.flow.get(stamp) for stamp in strip],
+            "depth": [recording.depth[stamp] for stamp in strip],
+        }
+        figures.save(
+            figures.strip(rows, [f"frame {index[stamp]}" for stamp in strip], summary.unit), out / "frames.png"
         )
     pose = dict(zip(estimate.stamps_ns.tolist(), estimate.poses))
     clouds = spread(

@@ -1,4 +1,4 @@
-"""Pictures of what a demo recorded: the trajectory, a strip of frames, the cloud from two views."""
+"""Pictures of what a demo recorded: the trajectory, and the cloud from two views."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-INK, MUTED, FAINT = "#1f2933", "#616e7c", "#e4e7eb"
-TRUTH, ESTIMATE = "#9aa5b1", "#d1495b"
+from depth_pose_ros.evaluation.figures import ESTIMATE, INK, TRUTH, dress, save
+
 BACKGROUND = np.array([250, 251, 252], np.uint8)
-UNKNOWN = "#d5dbe1"  # depth that is not known
 
 
 def trajectory_picture(
@@ -42,63 +41,11 @@ def trajectory_picture(
     above.set_aspect("equal", adjustable="datalim")
     above.legend(frameon=False, fontsize=9, labelcolor=INK)
     steps.set_ylim(bottom=0)
-    _dress(above, "Path from above", f"forward [{unit}]", f"left [{unit}]")
+    dress(above, "Path from above", f"forward [{unit}]", f"left [{unit}]")
     steps.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
-    _dress(steps, "Step from frame to frame", "frame", f"length [{unit}]")
+    dress(steps, "Step from frame to frame", "frame", f"length [{unit}]")
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=INK)
-    _save(figure, path)
-
-
-def frames_picture(
-    path: Path,
-    images: Sequence[np.ndarray],
-    flows: Sequence[np.ndarray | None],
-    depths: Sequence[np.ndarray],
-    labels: Sequence[str],
-    unit: str,
-) -> None:
-    """One column per frame: the image, the flow to it and its depth.
-
-    images, flows: (H, W, 3) uint8 BGR; a flow may be None. depths: (h, w) float32 with NaN where unknown, in ``unit``.
-    """
-    rows = [("image", images), ("flow", flows), ("depth", depths)]
-    height, width = images[0].shape[:2]
-    cell = 12.0 / len(images)
-    figure = Figure(figsize=(13.2, cell * height / width * len(rows) + 0.45), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
-    grid = figure.subplots(len(rows), len(images), squeeze=False)
-    known = np.concatenate([depth[np.isfinite(depth)] for depth in depths])
-    near, far = np.percentile(known, [1, 97]) if known.size else (1.0, 10.0)
-    colours = matplotlib.colormaps["turbo_r"].with_extremes(bad=UNKNOWN)
-    scale = matplotlib.colors.LogNorm(max(near, 1e-3), max(far, near * 1.01))
-    drawn = None
-    for axes, (name, pictures) in zip(grid, rows, strict=True):
-        for column, (axis, picture) in enumerate(zip(axes, pictures, strict=True)):
-            axis.set(xticks=[], yticks=[])
-            for spine in axis.spines.values():
-                spine.set_visible(False)
-            if name == "image":
-                axis.set_title(labels[column], fontsize=9, color=MUTED)
-            if column == 0:
-                axis.set_ylabel(name, fontsize=11, color=INK)
-            if picture is None:
-                axis.text(0.5, 0.5, "not recorded", ha="center", va="center", color=MUTED, transform=axis.transAxes)
-                axis.set_box_aspect(height / width)
-            elif name == "depth":
-                drawn = axis.imshow(picture, cmap=colours, norm=scale, aspect="auto", interpolation="nearest")
-                axis.set_box_aspect(height / width)
-            else:
-                axis.imshow(_rgb(picture), aspect="auto")
-                axis.set_box_aspect(height / width)
-    bar = figure.colorbar(drawn, ax=grid[-1, :].tolist(), pad=0.005, aspect=12, fraction=0.02)
-    bar.set_label(unit, color=MUTED, fontsize=8)
-    bar.ax.tick_params(labelsize=8, colors=MUTED, which="both")
-    ticks = [step * 10.0**power for power in range(-3, 5) for step in (1, 2, 5)]
-    bar.set_ticks([tick for tick in ticks if scale.vmin <= tick <= scale.vmax], minor=False)
-    bar.set_ticks([], minor=True)
-    bar.ax.yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
-    bar.outline.set_visible(False)
-    _save(figure, path)
+    save(figure, path)
 
 
 @dataclass(frozen=True)
@@ -149,9 +96,9 @@ def cloud_picture(path: Path, clouds: Sequence[Cloud], cameras: np.ndarray, unit
     above.imshow(_top_view(cloud, low, high), extent=extent, aspect="equal", origin="lower")
     above.plot(cameras[:, 0], cameras[:, 2], color=ESTIMATE, linewidth=2.0)
     above.plot(cameras[0, 0], cameras[0, 2], "o", color=INK, markersize=5)
-    _dress(above, "From above", f"right [{unit}]", f"forward [{unit}]")
+    dress(above, "From above", f"right [{unit}]", f"forward [{unit}]")
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=INK)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _perspective_view(cloud: Cloud, cameras: np.ndarray, reach: float) -> np.ndarray:
@@ -205,24 +152,3 @@ def _splat(image: np.ndarray, pixels: np.ndarray, order: np.ndarray, colours: np
             rank = np.flatnonzero(inside)
             np.maximum.at(front, (y[inside] * width + x[inside]).astype(int), rank)
     image.reshape(-1, 3)[front >= 0] = colours[front[front >= 0]]
-
-
-def _rgb(image: np.ndarray) -> np.ndarray:
-    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
-
-
-def _dress(axes: matplotlib.axes.Axes, title: str, x: str, y: str) -> None:
-    axes.set_title(title, loc="left", fontsize=11, color=INK)
-    axes.set_xlabel(x, color=MUTED, fontsize=9)
-    axes.set_ylabel(y, color=MUTED, fontsize=9)
-    axes.tick_params(colors=MUTED, labelsize=9)
-    axes.grid(True, color=FAINT, linewidth=0.8)
-    axes.set_axisbelow(True)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color("#cbd2d9")
-
-
-def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120, facecolor="white")

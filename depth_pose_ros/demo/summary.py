@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from depth_pose_ros.demo.recording import Recording
-from depth_pose_ros.evaluation.trajectory import Comparison, Trajectory, compare, matched
-from depth_pose_ros.geometry.se3 import inverse, make_pose
+from depth_pose_ros.evaluation.trajectory import Comparison, Trajectory, compare
+from depth_pose_ros.geometry.se3 import make_pose
 
 R_BODY_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 """Axes of a body (forward, left, up), which the odometry frame has, from optical ones (right, down, forward)."""
@@ -37,7 +37,6 @@ class Summary:
     states:   frames by state.
     topics:   by topic: messages, messages that carry the stamp of an image, bytes.
     truth:    the path against the true one, where that is known.
-    position_error: root mean square distance to the true path, m, with the first pose and the scale made equal.
     """
 
     played: int
@@ -54,7 +53,6 @@ class Summary:
     scale_spread: float
     topics: dict[str, tuple[int, int, int]]
     truth: Comparison | None
-    position_error: float
 
     @property
     def unit(self) -> str:
@@ -82,14 +80,6 @@ def camera_trajectory(recording: Recording, first_stamp_ns: int) -> Trajectory:
     return Trajectory(stamps, poses)
 
 
-def aligned_to_truth(estimate: Trajectory, truth: Trajectory) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of both, (N, 3), in the axes of the first frame; the estimate with the one scale that fits best."""
-    ours, theirs = matched(estimate, truth)
-    x, y = estimate.poses[ours], truth.poses[theirs]
-    x, y = (inverse(x[0]) @ x)[:, :3, 3], (inverse(y[0]) @ y)[:, :3, 3]
-    return x * ((x * y).sum() / max((x * x).sum(), 1e-12)), y
-
-
 def summarise(recording: Recording, played: list[Played], truth: Trajectory | None) -> Summary:
     """All numbers; ``truth`` of the camera's optical frame, or None."""
     stamps = {frame.stamp_ns for frame in played}
@@ -105,13 +95,7 @@ def summarise(recording: Recording, played: list[Played], truth: Trajectory | No
             if key.endswith("_ms") and key != "latency_ms":
                 stages.setdefault(key.removesuffix("_ms"), []).append(float(value))
     last = statuses[-1] if statuses else {}
-    comparison, position_error = None, float("nan")
-    if truth is not None:
-        estimate = camera_trajectory(recording, played[0].stamp_ns)
-        comparison = compare(estimate, truth)
-        if comparison is not None:
-            ours, theirs = aligned_to_truth(estimate, truth)
-            position_error = float(np.sqrt(((ours - theirs) ** 2).sum(axis=1).mean()))
+    comparison = None if truth is None else compare(camera_trajectory(recording, played[0].stamp_ns), truth)
     spreads = [float(status["scale_spread"]) for status in statuses if status.get("scale_ok") == "true"]
     return Summary(
         played=len(played),
@@ -131,5 +115,4 @@ def summarise(recording: Recording, played: list[Played], truth: Trajectory | No
             for topic, count in sorted(recording.counts.items())
         },
         truth=comparison,
-        position_error=position_error,
     )

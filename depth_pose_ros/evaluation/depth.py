@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -27,6 +28,26 @@ class DepthErrors:
     delta_3: float
     pixels: int
     scale: float
+
+
+EIGEN_CROP = (0.3324324, 0.91351351, 0.0359477, 0.96405229)
+"""Top, bottom, left and right of the part of a KITTI image that Eigen et al. compare, as shares of its sides."""
+
+
+def eigen_crop(height: int, width: int) -> np.ndarray:
+    """(height, width) bool: the part of a KITTI image that Eigen et al. compare."""
+    top, bottom, left, right = EIGEN_CROP
+    inside = np.zeros((height, width), bool)
+    inside[int(top * height) : int(bottom * height), int(left * width) : int(right * width)] = True
+    return inside
+
+
+def mean_depth_errors(errors: Sequence[DepthErrors]) -> DepthErrors:
+    """Over images: the mean of each error, as the benchmarks have it; all pixels, and the median scale."""
+    means = {f.name: float(np.mean([getattr(e, f.name) for e in errors])) for f in fields(DepthErrors)}
+    return DepthErrors(
+        **means | {"pixels": sum(e.pixels for e in errors), "scale": float(np.median([e.scale for e in errors]))}
+    )
 
 
 def depth_errors(

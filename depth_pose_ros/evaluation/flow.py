@@ -1,10 +1,11 @@
-"""Errors of optical flow, and the .flo files of Middlebury."""
+"""Errors of optical flow, and the files of Middlebury (.flo) and KITTI (16-bit PNG)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from depth_pose_ros.errors import SequenceError
@@ -54,6 +55,22 @@ def flow_errors(estimate: np.ndarray, truth: np.ndarray, valid: np.ndarray | Non
         outliers=float(np.mean((error > 3) & (error > 0.05 * length))),
         pixels=len(g),
     )
+
+
+def read_flow(path: str | Path) -> np.ndarray:
+    """A .flo file, or a 16-bit PNG as KITTI's -> (H, W, 2) float32 in pixels, NaN where unknown."""
+    return read_flo(path) if Path(path).suffix.lower() == ".flo" else read_kitti_flow(path)
+
+
+def read_kitti_flow(path: str | Path) -> np.ndarray:
+    """A 16-bit PNG of u, v as 64 * pixels + 32768 and a flag for what is known -> (H, W, 2) float32, NaN where not."""
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if image is None or image.dtype != np.uint16 or image.ndim != 3 or image.shape[2] != 3:
+        raise SequenceError(f"{path} is not a flow image; expected a PNG of 16 bits and three channels, as KITTI has")
+    known, v, u = (image[..., channel] for channel in range(3))  # OpenCV turns the channels round
+    flow = np.stack([u, v], axis=-1).astype(np.float32) / 64.0 - 512.0
+    flow[known == 0] = np.nan
+    return flow
 
 
 def read_flo(path: str | Path) -> np.ndarray:

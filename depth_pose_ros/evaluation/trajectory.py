@@ -1,4 +1,4 @@
-"""Trajectories: the data, TUM and KITTI files, and errors against the truth."""
+"""Trajectories: the data, TUM and KITTI files, and the motion from frame to frame against the truth."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -156,13 +155,16 @@ def _trajectory(path: str | Path, stamps: Iterable[int], poses: list[np.ndarray]
 class RelativeErrors:
     """Errors of the motion from one frame to a later one, over all such pairs.
 
-    pairs:          that were compared; directions and scale only of those where the truth moves.
+    stamps_ns:      (pairs,) of the later frame.
     rotation:       (pairs,) deg, angle between the two rotations.
+    moving:         (pairs,) bool, where the truth moves: only there directions and lengths are compared.
     direction:      (moving pairs,) deg, angle between the two translations, seen from the later camera.
     log_scale:      (moving pairs,) ln of estimated over true length of the translation.
     """
 
+    stamps_ns: np.ndarray
     rotation: np.ndarray
+    moving: np.ndarray
     direction: np.ndarray
     log_scale: np.ndarray
 
@@ -188,45 +190,49 @@ def matched(estimate: Trajectory, truth: Trajectory) -> tuple[np.ndarray, np.nda
 
 def relative_errors(estimate: Trajectory, truth: Trajectory, step: int = 1) -> RelativeErrors:
     """Errors of the motion over ``step`` matched poses. Both trajectories must be of the same frame (the camera's)."""
-    rotation, direction, log_scale = [], [], []
+    stamps, rotation, moving, direction, log_scale = [], [], [], [], []
     indices = np.stack(matched(estimate, truth), axis=1)
     for (a, true_a), (b, true_b) in zip(indices, indices[step:]):
         E = inverse(estimate.poses[b]) @ estimate.poses[a]
         G = inverse(truth.poses[true_b]) @ truth.poses[true_a]
+        stamps.append(estimate.stamps_ns[b])
         rotation.append(np.degrees(rotation_angle(E[:3, :3] @ G[:3, :3].T)))
         length, true_length = np.linalg.norm(E[:3, 3]), np.linalg.norm(G[:3, 3])
-        if true_length > MOVED and length > 1e-9:
+        moving.append(true_length > MOVED and length > 1e-9)
+        if moving[-1]:
             u, v = E[:3, 3] / length, G[:3, 3] / true_length
             direction.append(np.degrees(2 * np.arctan2(np.linalg.norm(u - v), np.linalg.norm(u + v))))
             log_scale.append(np.log(length / true_length))
-    return RelativeErrors(np.array(rotation), np.array(direction), np.array(log_scale))
+    return RelativeErrors(
+        np.array(stamps, np.int64),
+        np.array(rotation),
+        np.array(moving, bool),
+        np.array(direction),
+        np.array(log_scale),
+    )
 
 
-def absolute_error(
-    estimate: Trajectory, truth: Trajectory, align: Literal["sim3", "se3", "origin"] = "sim3"
-) -> tuple[float, float]:
-    """Absolute trajectory error after alignment (Umeyama, by evo) -> RMSE of the positions in m, and the scale used.
+def aligned_at_start(estimate: Trajectory, truth: Trajectory) -> tuple[np.ndarray, np.ndarray]:
+    """Matched positions of both, (N, 3), in the axes of the first true pose; the estimate with its best single scale.
 
-    "sim3" frees the scale, for an estimate whose unit is not the metre; "se3" keeps it; "origin" only makes the first
-    poses equal. NaN when fewer than three poses match. ImportError without evo (pip install 'depth_pose_ros[eval]').
+    Harder than a similarity over the whole path, which hides a wrong direction at the start, and needs no straight or
+    bent path to be defined.
     """
-    from evo.core.geometry import GeometryException, umeyama_alignment
+    x, y = _from_start(estimate, truth)
+    return x * scale_at_start(estimate, truth), y
 
+
+def scale_at_start(estimate: Trajectory, truth: Trajectory) -> float:
+    """What the estimate is to be multiplied by to fit the truth best (least squares), with the first poses equal."""
+    x, y = _from_start(estimate, truth)
+    return float((x * y).sum() / max((x * x).sum(), 1e-12))
+
+
+def _from_start(estimate: Trajectory, truth: Trajectory) -> tuple[np.ndarray, np.ndarray]:
+    """Matched positions of both, (N, 3), each in the axes of its own first pose."""
     ours, theirs = matched(estimate, truth)
-    if len(ours) < 3:
-        return float("nan"), float("nan")
-    x = estimate.poses[ours]
-    y = truth.poses[theirs]
-    if align == "origin":
-        x = y[0] @ inverse(x[0]) @ x
-        R, t, scale = np.eye(3), np.zeros(3), 1.0
-    else:
-        try:
-            R, t, scale = umeyama_alignment(x[:, :3, 3].T, y[:, :3, 3].T, with_scale=align == "sim3")
-        except GeometryException:  # all positions in one point
-            return float("nan"), float("nan")
-    residuals = scale * x[:, :3, 3] @ R.T + t - y[:, :3, 3]
-    return float(np.sqrt((residuals**2).sum(axis=1).mean())), float(scale)
+    x, y = estimate.poses[ours], truth.poses[theirs]
+    return (inverse(x[0]) @ x)[:, :3, 3], (inverse(y[0]) @ y)[:, :3, 3]
 
 
 @dataclass(frozen=True)
@@ -238,8 +244,7 @@ class Comparison:
     direction:    deg, median over the motions where the truth moves; direction_mean.
     scale_spread: robust relative standard deviation of the scale from motion to motion.
     true_length:  of the true path over the matched frames, in m; length: of the estimated one, in its own unit.
-    ate:          root mean square distance after the best similarity, m; NaN also when evo is not installed.
-    ate_scale:    metres in one unit of the estimate, by that similarity.
+    position_error: root mean square distance with the first pose and the scale made equal, m.
     """
 
     pairs: int
@@ -250,8 +255,7 @@ class Comparison:
     scale_spread: float
     true_length: float
     length: float
-    ate: float
-    ate_scale: float
+    position_error: float
 
 
 def compare(estimate: Trajectory, truth: Trajectory) -> Comparison | None:
@@ -260,11 +264,8 @@ def compare(estimate: Trajectory, truth: Trajectory) -> Comparison | None:
     if len(ours) < 2:
         return None
     errors = relative_errors(estimate, truth)
-    try:
-        ate, ate_scale = absolute_error(estimate, truth)
-    except ImportError:
-        ate = ate_scale = float("nan")
     moved = len(errors.direction) > 0
+    x, y = aligned_at_start(estimate, truth)
     return Comparison(
         pairs=errors.pairs,
         rotation=float(np.median(errors.rotation)),
@@ -274,6 +275,5 @@ def compare(estimate: Trajectory, truth: Trajectory) -> Comparison | None:
         scale_spread=errors.scale_spread,
         true_length=Trajectory(truth.stamps_ns[theirs], truth.poses[theirs]).length,
         length=Trajectory(estimate.stamps_ns[ours], estimate.poses[ours]).length,
-        ate=ate,
-        ate_scale=ate_scale,
+        position_error=float(np.sqrt(((x - y) ** 2).sum(axis=1).mean())),
     )

@@ -16,6 +16,7 @@ from depth_pose_ros.sequences.sequence import (
     regular_stamps,
     truth_of_folder,
 )
+from depth_pose_ros.sequences.truth_images import depth_of_folder, flow_of_folder
 
 FPS = 30.0
 
@@ -36,4 +37,6 @@ def load(path: Path, options: Options) -> ImageFiles:
         stamps = np.array([seconds_to_ns(text, f"{times}, line {i}") for i, text in enumerate(lines, 1)], np.int64)
     else:
         stamps = regular_stamps(len(files), FPS if options.fps is None else options.fps)
-    return ImageFiles(path, "images", files, stamps, options, camera_of_folder(path), truth_of_folder(path, stamps))
+    truth = truth_of_folder(path, stamps)
+    depth, flow = depth_of_folder(path, files), flow_of_folder(path, files)
+    return ImageFiles(path, "images", files, stamps, options, camera_of_folder(path), truth, depth, flow)

@@ -21,6 +21,7 @@ from depth_pose_ros.sequences.sequence import (
     regular_stamps,
     truth_of_folder,
 )
+from depth_pose_ros.sequences.truth_images import DepthImages
 
 CAMERAS = ("image_2", "image_02", "image_0", "image_00", "image_3", "image_03", "image_1", "image_01")
 """Folders of the cameras, best first: colour before gray, left before right."""
@@ -56,7 +57,15 @@ def load(path: Path, options: Options) -> ImageFiles:
         if truth is not None:
             truth = _seen_from(truth, P[number])
     is_raw = folder.name.startswith("image_0") and len(folder.name) == len("image_00")
-    return ImageFiles(root, "KITTI raw" if is_raw else "KITTI odometry", files, stamps, options, camera, truth)
+    name = "KITTI raw" if is_raw else "KITTI odometry"
+    return ImageFiles(root, name, files, stamps, options, camera, truth, _depth(root, folder.name, files))
+
+
+def _depth(root: Path, camera: str, files: list[Path]) -> DepthImages | None:
+    """proj_depth/groundtruth/image_0X of the depth benchmark, which names each file as its image."""
+    folder = root / "proj_depth" / "groundtruth" / camera
+    depths = [path if (path := folder / f"{file.stem}.png").is_file() else None for file in files]
+    return DepthImages(depths, 256.0) if any(depths) else None
 
 
 def _has_images(folder: Path) -> bool:

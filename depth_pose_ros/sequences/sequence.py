@@ -12,8 +12,10 @@ import numpy as np
 
 from depth_pose_ros.camera import CameraModel, PinholeCamera
 from depth_pose_ros.errors import CameraError, SequenceError
+from depth_pose_ros.evaluation.flow import read_flow
 from depth_pose_ros.evaluation.trajectory import Trajectory, read_kitti, read_tum
 from depth_pose_ros.images import read_image
+from depth_pose_ros.sequences.truth_images import DepthImages
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -48,6 +50,9 @@ class Sequence(ABC):
     ground_truth: Trajectory | None = None
     """T_world_camera of the optical frame, with stamps like the images'."""
 
+    has_true_depth = False
+    has_true_flow = False
+
     @abstractmethod
     def __len__(self) -> int:
         """Number of frames (as the container tells, for a video)."""
@@ -58,6 +63,14 @@ class Sequence(ABC):
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
         return Frames(self)
+
+    def true_depth(self, index: int) -> np.ndarray | None:
+        """(H, W) float32 true depth of frame ``index`` along Z in m, NaN where unknown; None where there is none."""
+        return None
+
+    def true_flow(self, index: int) -> np.ndarray | None:
+        """(H, W, 2) float32 true flow from frame ``index`` to the next in pixels, NaN where unknown; None likewise."""
+        return None
 
     def _checked(self, index: int) -> int:
         if not -len(self) <= index < len(self):
@@ -94,6 +107,8 @@ class ImageFiles(Sequence):
         options: Options,
         camera: CameraModel | None = None,
         ground_truth: Trajectory | None = None,
+        depth: DepthImages | None = None,
+        flow: list[Path | None] = (),
     ) -> None:
         self.name = path.resolve().name
         self.format = format
@@ -101,6 +116,10 @@ class ImageFiles(Sequence):
         self.stamps_ns = np.asarray(stamps_ns, np.int64)
         self.camera = camera
         self.ground_truth = ground_truth
+        self.has_true_depth = depth is not None
+        self.has_true_flow = bool(flow)
+        self._depth = depth
+        self._flow = flow
         self._keep_gray = options.keep_gray
         if not files:
             raise SequenceError(f"{path} ({format}) has no images; expected {', '.join(IMAGE_SUFFIXES)}")
@@ -118,6 +137,15 @@ class ImageFiles(Sequence):
     def __getitem__(self, index: int) -> tuple[int, np.ndarray]:
         index = self._checked(index)
         return int(self.stamps_ns[index]), read_image(self.files[index], self._keep_gray)
+
+    def true_depth(self, index: int) -> np.ndarray | None:
+        """See Sequence."""
+        return None if self._depth is None else self._depth.read(self._checked(index))
+
+    def true_flow(self, index: int) -> np.ndarray | None:
+        """See Sequence."""
+        path = self._flow[self._checked(index)] if self._flow else None
+        return None if path is None else read_flow(path)
 
 
 def image_files(folder: Path, pattern: str = "*") -> list[Path]:

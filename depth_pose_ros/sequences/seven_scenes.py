@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from depth_pose_ros.camera import CameraModel, PinholeCamera
 from depth_pose_ros.errors import SequenceError
 from depth_pose_ros.evaluation.trajectory import Trajectory
 from depth_pose_ros.geometry.se3 import make_pose, orthonormal
@@ -17,9 +18,16 @@ from depth_pose_ros.sequences.sequence import (
     regular_stamps,
     truth_of_folder,
 )
+from depth_pose_ros.sequences.truth_images import DepthImages
 
 FPS = 30.0
 """Nominal: the data have no stamps."""
+
+DEPTH_CAMERA = PinholeCamera(640, 480, 585.0, 585.0, 320.0, 240.0)
+"""As the data set tells it."""
+
+LARGEST_DEPTH = 20_000
+"""mm; 65535 and whatever no Kinect reaches is unknown."""
 
 
 def matches(path: Path) -> bool:
@@ -39,7 +47,8 @@ def load(path: Path, options: Options) -> ImageFiles:
     stamps = regular_stamps(len(files), FPS if options.fps is None else options.fps)
     truth = truth_of_folder(path, stamps) if options.fps is None else None
     truth = truth or _truth(files, stamps)
-    return ImageFiles(path, "7-Scenes", files, stamps, options, camera_of_folder(path), truth)
+    camera = camera_of_folder(path)
+    return ImageFiles(path, "7-Scenes", files, stamps, options, camera, truth, _depth(files, camera))
 
 
 def _frames(path: Path) -> Path | None:
@@ -47,6 +56,15 @@ def _frames(path: Path) -> Path | None:
         if next(folder.glob("frame-*.color.*"), None) is not None:
             return folder
     return None
+
+
+def _depth(files: list[Path], camera: CameraModel | None) -> DepthImages | None:
+    """The Kinect's depth in mm as the colour camera sees it, about: it stands 25 mm beside the depth camera."""
+    depths = [file.with_name(file.name.split(".")[0] + ".depth.png") for file in files]
+    depths = [path if path.is_file() else None for path in depths]
+    if camera is None or not any(depths):
+        return None
+    return DepthImages(depths, 1000.0, LARGEST_DEPTH, DEPTH_CAMERA, camera.pinhole)
 
 
 def _truth(files: list[Path], stamps: np.ndarray) -> Trajectory | None:
