@@ -12,9 +12,10 @@ VERSION = re.search(r'^__version__ = "([^"]+)"', (ROOT / NAME / "__init__.py").r
 # What a user may install on top of the run-time needs, by what it is for.
 RUN = ["rich", "rosbags>=0.10"]
 VIEW = ["matplotlib", *RUN]
+RERUN = ["rerun-sdk>=0.23"]
 EVAL = ["evo>=1.30", *VIEW]
 TRAIN = ["lightning>=2.2", "onnx>=1.16", "torch>=2.2", *RUN]
-TEST = [*EVAL, *TRAIN, "import-linter>=2.0", "pytest>=7.4", "pytest-timeout", "rosbags-image", "ruff>=0.6"]
+TEST = [*EVAL, *TRAIN, *RERUN, "import-linter>=2.0", "pytest>=7.4", "pytest-timeout", "rosbags-image", "ruff>=0.6"]
 
 
 def share(folder: str) -> list[tuple[str, list[str]]]:
@@ -41,18 +42,19 @@ setup(
     ],
     python_requires=">=3.10",
     install_requires=["numpy>=1.26", "onnxruntime>=1.17", "opencv-python-headless>=4.5", "pyyaml"],
-    extras_require={"run": RUN, "view": VIEW, "eval": EVAL, "train": TRAIN, "test": TEST},
+    extras_require={"run": RUN, "view": VIEW, "rerun": RERUN, "eval": EVAL, "train": TRAIN, "test": TEST},
     zip_safe=True,
     entry_points={
         "console_scripts": [
             "bag_recorder = depth_pose_ros.nodes.__main__:bag_recorder",
             "camera_player = depth_pose_ros.nodes.__main__:camera_player",
-            "check_camera = depth_pose_ros.nodes.camera_check:main",
+            "check_camera = depth_pose_ros.nodes.__main__:check_camera",
             "demo = depth_pose_ros.demo.__main__:main",
             "depth_node = depth_pose_ros.nodes.__main__:depth_node",
             "depth_pose = depth_pose_ros.cli:main",
             "flow_node = depth_pose_ros.nodes.__main__:flow_node",
             "pose_node = depth_pose_ros.nodes.__main__:pose_node",
+            "view_node = depth_pose_ros.nodes.__main__:view_node",
             "vo_node = depth_pose_ros.nodes.__main__:vo_node",
         ],
     },

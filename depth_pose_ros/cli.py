@@ -37,7 +37,7 @@ COMMANDS = {
     ),
     "compare": Command("depth_pose_ros.evaluation.compare", "main", "several runs or trajectories side by side"),
     "check-camera": Command(
-        "depth_pose_ros.nodes.camera_check",
+        "depth_pose_ros.nodes.check_camera",
         "check",
         "listen to a camera's ROS topics and say what is wrong with them",
         "source a ROS 2 installation first, or use the .venv that make made",

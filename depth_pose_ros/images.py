@@ -1,4 +1,5 @@
-"""Image buffers -> arrays: the encodings of sensor_msgs/Image and CompressedImage, checked before they are touched.
+"""Image buffers -> arrays: the encodings of sensor_msgs/Image and CompressedImage, checked before they are touched;
+and optical flow as a picture.
 
 Knows nothing of ROS: every function takes the fields of the message. ``cv_bridge`` is not used because its Python side
 ignores the row padding and reads 16UC1 as 8 bit, and its wheel does not know OpenCV 5.
@@ -147,6 +148,21 @@ def read_image(path: str | Path, keep_gray: bool = False) -> np.ndarray:
         return decode_compressed(Path(path).suffix.lstrip("."), data, keep_gray)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
+
+
+def flow_picture(flow: np.ndarray, largest: float | None = None) -> np.ndarray:
+    """(h, w, 2) optical flow in pixels -> (h, w, 3) uint8 BGR: hue is the direction, saturation the length.
+
+    largest: length in pixels of full saturation; None: the 99th percentile of this flow, at least one pixel.
+    """
+    length, angle = cv2.cartToPolar(flow[..., 0], flow[..., 1], angleInDegrees=True)
+    if largest is None:
+        largest = max(1.0, float(np.percentile(length, 99)))
+    hsv = np.empty((*flow.shape[:2], 3), np.uint8)
+    hsv[..., 0] = angle * 0.5
+    hsv[..., 1] = np.minimum(length * (255.0 / largest), 255.0)
+    hsv[..., 2] = 255
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
 
 
 def _pixels(height: int, width: int, name: str, step: int, is_bigendian: bool, data: Any) -> np.ndarray:

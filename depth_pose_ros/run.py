@@ -125,12 +125,15 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("depth_pose run shows its progress with rich: pip install 'depth_pose_ros[run]'") from error
     console = Console(highlight=False, soft_wrap=True)
     sequence = open_with_camera(arguments)
-    watchers = []
-    if arguments.view:
-        from depth_pose_ros.view import Viewer
+    with ExitStack() as stack:
+        watchers = []
+        if arguments.view:
+            from depth_pose_ros.view import Viewer
 
-        watchers.append(Viewer(sequence.name, arguments.out / "view.rrd", console.print).show)
-    results, failure = process(arguments, sequence, watchers, console)
+            viewer = Viewer(sequence.name, arguments.out / "view.rrd", console.print)
+            stack.callback(viewer.close)
+            watchers.append(viewer.show)
+        results, failure = process(arguments, sequence, watchers, console)
     return finish(results, failure, console)
 
 

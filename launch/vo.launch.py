@@ -37,6 +37,7 @@ ARGUMENTS = {
     "namespace": ("", "namespace of the nodes and of their topics"),
     "composed": ("true", "true: one process (vo_node); false: flow_node, depth_node and pose_node"),
     "rviz": ("false", "start RViz with the package's configuration"),
+    "view": ("false", "show everything in rerun, or record it to view.rrd without a screen (pip install rerun-sdk)"),
     "bag": ("", "play this bag, with its clock"),
     "use_sim_time": ("", "take the time from /clock; empty: with a bag"),
     "log_level": ("info", "log level of the nodes: debug, info, warn or error"),
@@ -112,6 +113,9 @@ def _start(context: LaunchContext) -> list:
                 remappings=[("image", value["image"])],
             )
         )
+    if _boolean("view", value["view"]):
+        transport = "compressed" if given.get("image_transport") == "compressed" else "raw"
+        actions.append(node("view_node", [("image", value["image"])], {"image_transport": transport}))
     if value["bag"]:
         actions.append(ExecuteProcess(cmd=["ros2", "bag", "play", value["bag"], "--clock"], output="screen"))
     return actions

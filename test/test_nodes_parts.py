@@ -17,8 +17,9 @@ from rosgraph_msgs.msg import Clock
 from depth_pose_ros.config import NODE_CONFIGS, Tunables, tunable, tunables
 from depth_pose_ros.errors import ConfigError
 from depth_pose_ros.geometry.se3 import inverse, make_pose, se3_exp, se3_log, so3_exp, so3_log
+from depth_pose_ros.images import flow_picture
 from depth_pose_ros.nodes import messages, parameters, running, topics
-from depth_pose_ros.nodes.depth_image import flow_picture, resize_depth
+from depth_pose_ros.nodes.depth_image import resize_depth
 from depth_pose_ros.nodes.publishers import R_BODY_OPTICAL, Mounting
 from depth_pose_ros.nodes.transforms import TransformBroadcaster, find_transform
 

@@ -12,7 +12,16 @@ import signal
 import sys
 from functools import partial
 
-NAMES = ("bag_recorder", "camera_player", "depth_node", "flow_node", "pose_node", "vo_node")
+NAMES = (
+    "bag_recorder",
+    "camera_player",
+    "check_camera",
+    "depth_node",
+    "flow_node",
+    "pose_node",
+    "view_node",
+    "vo_node",
+)
 
 
 def start(name: str, arguments: list[str] | None = None) -> int:
@@ -25,7 +34,9 @@ def start(name: str, arguments: list[str] | None = None) -> int:
     return main(arguments)
 
 
-bag_recorder, camera_player, depth_node, flow_node, pose_node, vo_node = (partial(start, name) for name in NAMES)
+bag_recorder, camera_player, check_camera, depth_node, flow_node, pose_node, view_node, vo_node = (
+    partial(start, name) for name in NAMES
+)
 """The entry points."""
 
 

@@ -1,4 +1,4 @@
-"""From the depth network's grid to what is published: depth at another size, and a picture of optical flow."""
+"""From the depth network's grid to what is published: depth at another size."""
 
 from __future__ import annotations
 
@@ -30,18 +30,3 @@ def resize_depth(depth: np.ndarray, width: int, height: int, interpolation: str 
     i, j = np.divmod(at_edge, width)
     smooth.ravel()[at_edge] = depth[rows[i], columns[j]]
     return smooth
-
-
-def flow_picture(flow: np.ndarray, largest: float | None = None) -> np.ndarray:
-    """(h, w, 2) optical flow in pixels -> (h, w, 3) uint8 BGR: hue is the direction, saturation the length.
-
-    largest: length in pixels of full saturation; None: the 99th percentile of this flow, at least one pixel.
-    """
-    length, angle = cv2.cartToPolar(flow[..., 0], flow[..., 1], angleInDegrees=True)
-    if largest is None:
-        largest = max(1.0, float(np.percentile(length, 99)))
-    hsv = np.empty((*flow.shape[:2], 3), np.uint8)
-    hsv[..., 0] = angle * 0.5
-    hsv[..., 1] = np.minimum(length * (255.0 / largest), 255.0)
-    hsv[..., 2] = 255
-    return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)

@@ -26,8 +26,9 @@ from depth_pose_ros.engines.engine import FlowField
 from depth_pose_ros.evaluation.trajectory import Trajectory, write_kitti, write_tum
 from depth_pose_ros.geometry.point_cloud import PointCloud
 from depth_pose_ros.geometry.se3 import hat, inverse, make_pose, se3_log
+from depth_pose_ros.images import flow_picture
 from depth_pose_ros.nodes import messages
-from depth_pose_ros.nodes.depth_image import flow_picture, resize_depth
+from depth_pose_ros.nodes.depth_image import resize_depth
 from depth_pose_ros.nodes.topics import publish
 from depth_pose_ros.nodes.transforms import TransformBroadcaster
 from depth_pose_ros.odometry import Estimate, State
