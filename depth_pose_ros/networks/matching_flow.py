@@ -171,8 +171,7 @@ class MatchingFlow(nn.Module):
         second = Features(*(torch.cat([b, a]) for a, b in zip(features_1, features_2, strict=True)))
 
         similarity = self.similarity_8(features_1.match_8, features_2.match_8)
-        both = torch.cat([similarity, similarity.transpose(1, 2)])
-        matched_8, evidence = soft_argmax_around_best(both, first.match_8)
+        matched_8, evidence = match_both_ways(similarity, features_1.match_8)
         delta, log_sigma_8 = self.head_8(torch.cat([first.context_8, matched_8 / 32.0, evidence], 1))
         flow_8 = matched_8 + 32.0 * delta
 
@@ -234,28 +233,49 @@ def soft_argmax(cost: Tensor, radius: int) -> tuple[Tensor, Tensor]:
     return sums[:, :2] / sums[:, 2:], 1.0 / sums[:, 2:]
 
 
-def soft_argmax_around_best(similarity: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Flow at 1/8 from all-pairs similarity: soft-argmax over the 5x5 cells around the best cell.
+def match_both_ways(similarity: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Flow at 1/8 from all-pairs similarity, both ways: soft-argmax over the 5x5 cells around the best cell.
 
-    similarity: (B, N, N). like: (B, C, h, w) with h * w = N. Returns the flow (B, 2, h, w) in input pixels, and
-    evidence (B, 2, h, w): the best similarity and the probability of the best cell within its window.
+    similarity: (B, N, N), rows are cells of image 1, columns of image 2. like: (B, C, h, w) with h * w = N. Returns the
+    flow (2 B, 2, h, w) in input pixels, forward first, and evidence (2 B, 2, h, w): the best similarity and the
+    probability of the best cell within its window.
     """
     batch = similarity.shape[0]
     height, width = like.shape[2], like.shape[3]
-    best = similarity.argmax(2, keepdim=True)
-    best_y = torch.div(best, width, rounding_mode="floor")
-    best_x = best - best_y * width
-    offsets = window_offsets(2, similarity).to(best.dtype)
+    best_y, best_x = (
+        torch.cat(pair).unsqueeze(2) for pair in zip(best_cells(similarity, like, 2), best_cells(similarity, like, 1))
+    )
+    offsets = window_offsets(2, similarity).to(best_x.dtype)
     x = (best_x + offsets[:, 0]).clamp(min=0)
     y = (best_y + offsets[:, 1]).clamp(min=0)
     inside_x = torch.minimum(x, torch.zeros_like(x) + (width - 1))
     inside_y = torch.minimum(y, torch.zeros_like(y) + (height - 1))
-    values = similarity.gather(2, inside_y * width + inside_x)
+    cells_2, cells_1 = (inside_y * width + inside_x).split(batch)
+    values = torch.cat([similarity.gather(2, cells_2), similarity.gather(1, cells_1.transpose(1, 2)).transpose(1, 2)])
     # A clamped cell would count twice: only offsets that stay inside take part.
     stays = (inside_x == best_x + offsets[:, 0]) & (inside_y == best_y + offsets[:, 1])
     probability = values.masked_fill(~stays, -1e4).softmax(2)
     to_x = (probability * inside_x.to(similarity.dtype)).sum(2)
     to_y = (probability * inside_y.to(similarity.dtype)).sum(2)
-    target = torch.stack([to_x, to_y], 1).reshape(batch, 2, height, width)
-    strength = torch.stack([values.amax(2) / 16.0, probability.amax(2)], 1).reshape(batch, 2, height, width)
+    target = torch.stack([to_x, to_y], 1).reshape(2 * batch, 2, height, width)
+    strength = torch.stack([values.amax(2) / 16.0, probability.amax(2)], 1).reshape(2 * batch, 2, height, width)
     return (target - cell_grid(like)) * 8.0, strength
+
+
+def best_cells(similarity: Tensor, like: Tensor, along: int) -> tuple[Tensor, Tensor]:
+    """Row and column (B, N) of the most similar cell of image 2 (``along`` 2) or of image 1 (1), for each of the other.
+
+    First the best row of cells, then the best cell in it: one fast pass over the similarity, where argmax over N
+    values at once, let alone across rows in memory, is ten times slower in ONNX Runtime.
+    """
+    batch, cells = similarity.shape[:2]
+    height, width = like.shape[2], like.shape[3]
+    if along == 2:
+        rows = similarity.reshape(batch, cells, height, width)
+        row = rows.amax(3).argmax(2)
+        in_row = rows.gather(2, row[:, :, None, None].expand(-1, -1, -1, width)).flatten(2)
+    else:
+        rows = similarity.reshape(batch, height, width, cells)
+        row = rows.amax(2).argmax(1)
+        in_row = rows.gather(1, row[:, None, None].expand(-1, -1, width, -1)).flatten(1, 2).transpose(1, 2)
+    return row, in_row.argmax(2)

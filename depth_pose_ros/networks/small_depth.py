@@ -57,12 +57,12 @@ class BasicBlock(nn.Module):
 class SmallDepth(nn.Module):
     """Inverse depth of one image, at a quarter of its size.
 
-    Input (B, 3, H, W) float BGR in [0, 1]; H and W multiples of 64. Output (B, 1, H/4, W/4), the inverse of
+    Input (B, 3, H, W) float BGR in [0, 1]; H and W multiples of 16. Output (B, 1, H/4, W/4), the inverse of
     ``depth * reference_focal / fx`` in 1/m, with fx in pixels of the input.
     """
 
     stride = 4
-    multiple_of = 64
+    multiple_of = 16
 
     def __init__(self, config: SmallDepthConfig | None = None) -> None:
         super().__init__()
@@ -99,10 +99,10 @@ class SmallDepth(nn.Module):
         x32 = self.layer_32(x16)
         scene = self.scene(x32.mean((2, 3)))[:, :, None, None]
         x = F.relu(x32 + self.coordinates(unit_grid(x32)) + scene)
-        x = self.join_16(torch.cat([upsample(self.up_16(x)), x16], 1))
-        x = self.join_8(torch.cat([upsample(self.up_8(x)), x8], 1))
-        x = self.join_4(torch.cat([upsample(self.up_4(x)), x4], 1))
-        x = self.join_2(torch.cat([upsample(self.up_2(x)), x2], 1))
+        x = self.join_16(torch.cat([resized(self.up_16(x), x16), x16], 1))
+        x = self.join_8(torch.cat([resized(self.up_8(x), x8), x8], 1))
+        x = self.join_4(torch.cat([resized(self.up_4(x), x4), x4], 1))
+        x = self.join_2(torch.cat([resized(self.up_2(x), x2), x2], 1))
         return self.inverse_depth(self.head(x))
 
     def inverse_depth(self, logit: Tensor) -> Tensor:
@@ -111,9 +111,9 @@ class SmallDepth(nn.Module):
         return far * torch.exp(torch.sigmoid(logit) * torch.log(torch.tensor(near / far)).item())
 
 
-def upsample(x: Tensor) -> Tensor:
-    """Twice the size, bilinear."""
-    return F.interpolate(x, scale_factor=2.0, mode="bilinear")
+def resized(x: Tensor, like: Tensor) -> Tensor:
+    """To the height and width of ``like``, bilinear: twice the size, less where an odd size was halved and rounded up."""
+    return F.interpolate(x, size=like.shape[2:], mode="bilinear")
 
 
 def unit_grid(like: Tensor) -> Tensor:
