@@ -3,6 +3,7 @@
 import argparse
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -13,7 +14,7 @@ from random_weights import he_weights
 
 from depth_pose_ros import engines
 from depth_pose_ros.engines.estimators import NetworkDepth, NetworkFlow
-from depth_pose_ros.engines.manifest import load_manifest, sha256_of
+from depth_pose_ros.engines.manifest import find_model, load_manifest, sha256_of
 from depth_pose_ros.errors import ModelError
 from depth_pose_ros.networks.matching_flow import MatchingFlow
 from depth_pose_ros.networks.paper_depth import PaperDepth, PaperDepthConfig
@@ -105,6 +106,18 @@ def test_two_graphs_compute_what_one_does_for_any_two_images(exported):
     assert [part.name.split(".")[-1] for part in manifest.parts] == ["encoder", "matcher"]
     for part in manifest.parts:
         assert check_onnx(part.files["fp32"].path)["Conv"] == check_onnx(part.files["fp16"].path, half=True)["Conv"] > 0
+
+
+def test_shipped_flow_is_the_same_as_one_graph_and_as_two():
+    manifest = find_model("default", "flow")
+    assert manifest.parts is not None
+    street = manifest.path.parent.parent / "demo" / "street_drive" / "images"
+    images = [cv2.resize(cv2.imread(str(street / f"{i:06d}.jpg")), (320, 96)) for i in (10, 11)]
+    two, one = (engine_of(variant, 320, 96).outputs(*images) for variant in export.variants(manifest))
+    for name in ("forward", "backward"):
+        error = np.abs(two[name] - one[name])
+        assert np.quantile(error, 0.99) < 1e-4  # a tie between two best cells may fall differently
+        assert np.abs(one[name]).max() > 5.0
 
 
 def test_half_precision_file_computes_the_same(exported):

@@ -155,10 +155,15 @@ class Manifest:
     def save(self) -> None:
         """Write the YAML file at ``path``; file names are written relative to it."""
         inputs, outputs = self.inputs, self.outputs
+        split: dict[str, Any] = {}
+        if self.parts:
+            split = {"encoder": _files_document(self.encoder), "matcher": _files_document(self.matcher)}
+            split["features"] = dict(self.features)
         document: dict[str, Any] = {
             "name": self.name,
             "task": self.task,
             "files": _files_document(self.files),
+            **split,
             "inputs": {
                 "names": list(inputs.names),
                 "channel_order": inputs.channel_order,
@@ -177,10 +182,6 @@ class Manifest:
         else:
             document["outputs"] |= {"kind": outputs.kind, "scale": outputs.scale, "offset": outputs.offset}
             document["outputs"]["reference_focal"] = outputs.reference_focal
-        if self.features:
-            document["encoder"] = _files_document(self.encoder)
-            document["matcher"] = _files_document(self.matcher)
-            document["features"] = dict(self.features)
         self.path.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=False), encoding="utf-8")
 
 

@@ -112,7 +112,7 @@ class SmallDepth(nn.Module):
 
 
 def resized(x: Tensor, like: Tensor) -> Tensor:
-    """To the height and width of ``like``, bilinear: twice the size, less where an odd size was halved and rounded up."""
+    """To the height and width of ``like``, bilinear: twice the size, or one less where an odd size was halved."""
     return F.interpolate(x, size=like.shape[2:], mode="bilinear")
 
 
