@@ -22,3 +22,12 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real images at {folder}")
     return folder
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a GPU where there is none."""
+    if item.get_closest_marker("needs_gpu"):
+        from depth_pose_ros.engines import tensorrt
+
+        if missing := tensorrt.missing():
+            pytest.skip(missing)

@@ -31,8 +31,9 @@ PATIENCE = 100.0  # s; only a machine that is very busy, or a failure, takes so 
 class NodeProcess:
     """One of our nodes in a process of its own, and what it says."""
 
-    def __init__(self, node: str, *ros_arguments: str, **environment: str) -> None:
-        command = [sys.executable, "-m", "depth_pose_ros.nodes", node, "--ros-args", *ros_arguments]
+    def __init__(self, node: str, *ros_arguments: str, run: tuple[str, ...] = ("-m",), **environment: str) -> None:
+        """``run``: what Python is given before the module's name."""
+        command = [sys.executable, *run, "depth_pose_ros.nodes", node, "--ros-args", *ros_arguments]
         self.lines: list[str] = []
         self._process = subprocess.Popen(
             command,

@@ -1,8 +1,11 @@
 """Small networks whose outputs can be computed by hand, as model files: for tests of what opens and runs them."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 
+from depth_pose_ros.engines import NetworkDepth, NetworkFlow
 from depth_pose_ros.engines.manifest import Inputs, Manifest, ModelFile, Outputs, sha256_of
 
 WIDTH, HEIGHT = 64, 32
@@ -67,3 +70,21 @@ def mean_model(folder):
     save_graph(path, nodes, CHANNELS, ("image",), {"value": 1})
     outputs = Outputs(("value",), 4, "inverse_depth", scale=2.0, offset=0.5, reference_focal=300.0)
     return manifest_of(path, "depth", Inputs(("image",), multiple_of=4), outputs)
+
+
+def random_images(count, size):
+    return [np.random.default_rng(i).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8) for i in range(count)]
+
+
+def with_half_and_stored_images(manifest):
+    """An fp16 twin (of the same content: the stand-in knows it by its name) and a self-check."""
+    half = manifest.path.with_suffix(".fp16.onnx")
+    half.write_bytes(manifest.files["fp32"].path.read_bytes())
+    images = random_images(len(manifest.inputs.names), (WIDTH, HEIGHT))
+    network = (NetworkFlow if manifest.task == "flow" else NetworkDepth)(manifest, WIDTH, HEIGHT, "cpu", 1)
+    stored = manifest.path.with_suffix(".npz")
+    np.savez(stored, **dict(zip(manifest.inputs.names, images)), **network.outputs(*images))
+    files = {**manifest.files, "fp16": ModelFile(half, manifest.files["fp32"].sha256)}
+    result = replace(manifest, files=files, self_check=stored)
+    result.save()
+    return result

@@ -127,7 +127,7 @@ def may_build(backend: str) -> bool:
     """Whether opening a network may take minutes, because TensorRT is here and compiles it for the size in use."""
     from depth_pose_ros.engines import tensorrt
 
-    return backend in ("auto", "tensorrt") and tensorrt.is_here()
+    return backend in ("auto", "tensorrt") and not tensorrt.missing()
 
 
 def _prove(runners: tuple[Runner, ...], check: Callable, listener: Listener) -> None:

@@ -80,14 +80,14 @@ def find_library() -> Library:
     raise EngineError(f"TensorRT is not installed ({'; '.join(failures)}); {hint}")
 
 
-def is_here() -> bool:
-    """Whether TensorRT and a GPU for it can be used."""
+def missing() -> str:
+    """What keeps TensorRT from being used here, in a sentence; empty: nothing."""
     try:
         find_library()
         Cuda().gpu()
-    except EngineError:
-        return False
-    return True
+    except EngineError as error:
+        return str(error)
+    return ""
 
 
 @functools.cache  # TensorRT holds on to the first that it is given
