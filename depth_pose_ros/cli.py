@@ -45,6 +45,7 @@ COMMANDS = {
     "train": Command("depth_pose_ros.training.train", "main", "train flow and depth on rendered worlds or on video"),
     "adapt": Command("depth_pose_ros.training.adapt", "main", "teach the shipped networks your camera, without truth"),
     "export": Command("depth_pose_ros.training.export", "main", "make an ONNX model of a training checkpoint"),
+    "quantise": Command("depth_pose_ros.training.quantise", "main", "make the 8-bit file of a model, for the CPU"),
     "build-engines": Command(
         "depth_pose_ros.build_engines", "build", "compile the TensorRT engines of this machine beforehand"
     ),

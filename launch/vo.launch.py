@@ -20,7 +20,7 @@ UNSET = "(parameter file)"
 
 PARAMETERS = {
     "base_frame": (str, "frame whose motion is published, e.g. base_link; empty: the camera itself"),
-    "backend": (str, "what runs the networks: auto, tensorrt, cuda or cpu"),
+    "backend": (str, "what runs the networks: auto, tensorrt, cuda, cpu_int8 or cpu"),
     "flow_model": (str, "network for optical flow: a name in models/ or a path"),
     "depth_model": (str, "network for depth: a name in models/, a path, or none"),
     "scale_source": (str, "network, median_depth, camera_height or none"),

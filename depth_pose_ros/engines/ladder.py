@@ -81,10 +81,21 @@ def _cpu(manifest: Manifest, width: int, height: int, wish: Wish) -> tuple[Runne
     return tuple(OnnxRuntimeRunner(graph, width, height, CPU, wish.threads) for graph in graphs)
 
 
+def _cpu_int8(manifest: Manifest, width: int, height: int, wish: Wish) -> tuple[Runner, ...]:
+    from depth_pose_ros.engines.onnx_runtime import CPU, OnnxRuntimeRunner
+
+    if not manifest.is_quantised:
+        raise EngineError(f"{manifest.name} has no int8 file; `depth_pose quantise {manifest.name}` makes one")
+    graphs = manifest.parts or (manifest.graph,)
+    precisions = ("int8" if "int8" in graph.files else "fp32" for graph in graphs)
+    return tuple(OnnxRuntimeRunner(g, width, height, CPU, wish.threads, p) for g, p in zip(graphs, precisions))
+
+
 LADDER = (
     Rung("tensorrt", "fp16", _tensorrt_fp16, is_checked=True),
     Rung("tensorrt", "fp32", _tensorrt_fp32, is_checked=True),
     Rung("cuda", "fp32", _cuda, is_checked=True),
+    Rung("cpu_int8", "int8", _cpu_int8, is_checked=True),
     Rung("cpu", "fp32", _cpu, is_checked=False),
 )
 """Best first."""
@@ -112,6 +123,8 @@ def open_runners(
             continue
         if rung.backend == "tensorrt" and wish.engine.engine_precision not in ("auto", rung.precision):
             continue
+        if wish.backend == "auto" and rung.precision == "int8" and not manifest.is_quantised:
+            continue  # the usual case, not worth a word
         try:
             runners = rung.open(manifest, width, height, wish)
             if rung.is_checked:

@@ -81,7 +81,8 @@ class Graph:
     """One graph of a model: what a runner opens.
 
     name:    for messages and cached engines: of the model, with ``.encoder`` or ``.matcher`` where it is a part of one.
-    files:   by precision: ``fp32`` always; ``fp16`` is a strongly typed mixed-precision file for GPUs.
+    files:   by precision: ``fp32`` always; ``fp16`` is a strongly typed mixed-precision file for GPUs; ``int8`` is one
+             for CPUs, where it was made.
     inputs:  name -> image pixels per cell, 1 for an image. An input is (1, channels, ceil(height / n), ceil(width / n))
              float32; the file calls its free dimensions ``height`` and ``width`` for n = 1, else ``height_n``,
              ``width_n``.
@@ -141,6 +142,11 @@ class Manifest:
             Graph(f"{self.name}.encoder", self.encoder, {"image": 1}, tuple(self.features)),
             Graph(f"{self.name}.matcher", self.matcher, taken, self.outputs.names),
         )
+
+    @property
+    def is_quantised(self) -> bool:
+        """Whether there is an int8 file of the model, or of its encoder."""
+        return "int8" in self.files or "int8" in self.encoder
 
     def check_size(self, width: int, height: int) -> None:
         """ModelError unless the network takes images of this size."""

@@ -1,6 +1,7 @@
 """Run a network file with ONNX Runtime, on the CPU or, where its CUDA provider loads, on an NVIDIA GPU."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -14,7 +15,7 @@ CUDA = "CUDAExecutionProvider"
 class OnnxRuntimeRunner:
     """One graph at one image size.
 
-    graph: its fp32 file is used.
+    graph: its file of the given precision is used, fp32 or int8.
     width, height: of the image, fixed here so that the shape arithmetic of the dynamic graph is folded away.
     provider: ``CPUExecutionProvider`` or ``CUDAExecutionProvider``. ONNX Runtime silently falls back to the CPU where a
         provider cannot be loaded; that is noticed here and is an EngineError.
@@ -24,7 +25,9 @@ class OnnxRuntimeRunner:
     network that keeps its manifest.
     """
 
-    def __init__(self, graph: Graph, width: int, height: int, provider: str = CPU, threads: int = 0) -> None:
+    def __init__(
+        self, graph: Graph, width: int, height: int, provider: str = CPU, threads: int = 0, precision: str = "fp32"
+    ) -> None:
         try:
             import onnxruntime
         except ImportError as error:
@@ -47,7 +50,7 @@ class OnnxRuntimeRunner:
             options.add_free_dimension_override_by_name(name, size)
         options.log_severity_level = 3  # errors; a provider that fails to load is reported below, in words
 
-        file = graph.files["fp32"]
+        file = graph.files[precision]
         file.verify()
         providers = [provider] if provider == CPU else [provider, CPU]
         try:
@@ -59,8 +62,8 @@ class OnnxRuntimeRunner:
                 f"ONNX Runtime was asked for {provider} but would run on {session.get_providers()[0]}: "
                 "the provider's libraries (CUDA, cuDNN) or a GPU are missing"
             )
-        _check_names(graph, session)
-        self.backend = f"onnxruntime {provider}"
+        _check_names(graph, session, file.path)
+        self.backend = f"onnxruntime {provider}" + (" int8" if precision == "int8" else "")
         self._name = graph.name
         self._inputs = tuple(graph.inputs)
         self._outputs = list(graph.outputs)
@@ -74,11 +77,10 @@ class OnnxRuntimeRunner:
             raise EngineError(f"{self._name} failed in {self.backend}: {error}") from error
 
 
-def _check_names(graph: Graph, session) -> None:
+def _check_names(graph: Graph, session, path: Path) -> None:
     """ModelError unless inputs and outputs of the file are the ones the manifest names."""
     inputs = {entry.name: entry for entry in session.get_inputs()}
     outputs = {entry.name for entry in session.get_outputs()}
-    path = graph.files["fp32"].path
     if set(inputs) != set(graph.inputs):
         raise ModelError(f"{path} takes {sorted(inputs)}, its manifest says {sorted(graph.inputs)}")
     if not outputs.issuperset(graph.outputs):
