@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -123,6 +124,7 @@ class View:
     camera: PinholeCamera  # of ``gray`` and of the matches' pixels
     unusable: str = ""  # why nothing can be matched in it, in a sentence; features and depth are then not set
     timings_ms: dict[str, float] = field(default_factory=dict)
+    network: FlowEstimator | None = None  # that made the features and compares them
     features: Any = None
     gray: np.ndarray | None = None
     network_depth: np.ndarray | None = None  # (h, w) in the network's unit
@@ -174,6 +176,7 @@ class VisualOdometry:
         self.flow = flow
         self.depth = depth
         self.config = config or OdometryConfig()
+        self._beside = ThreadPoolExecutor(1, "depth")
         self.reset()
 
     def reset(self, T_odom_camera: np.ndarray | None = None) -> None:
@@ -195,21 +198,26 @@ class VisualOdometry:
         return self.solve(self.see(frame))
 
     def see(self, frame: Frame) -> View:
-        """The first half of :meth:`process`: what the networks make of this frame alone.
+        """The first half of :meth:`process`: what the networks make of this frame alone, both at the same time.
 
         Reads and keeps no state: another thread may see the next frame while this one is being solved.
         """
-        view = View(frame.stamp_ns, frame.camera, gray=frame.gray)
+        view = View(frame.stamp_ns, frame.camera, network=self.flow, gray=frame.gray)
         levels = contrast(frame.gray)
         if levels < MIN_CONTRAST:
             view.unusable = f"the image is almost uniform ({levels:.1f} grey levels of contrast): nothing to track"
             return view
+        depth = self._beside.submit(self._see_depth, frame, view.timings_ms)
         with _timed(view.timings_ms, "flow"):
             view.features = self.flow.features(frame.image)
-        if self.depth is not None:
-            with _timed(view.timings_ms, "depth"):
-                view.network_depth = self.depth.depth(frame.image, frame.image_camera.fx)
+        view.network_depth = depth.result()
         return view
+
+    def _see_depth(self, frame: Frame, timings: dict[str, float]) -> np.ndarray | None:
+        if self.depth is None:
+            return None
+        with _timed(timings, "depth"):
+            return self.depth.depth(frame.image, frame.image_camera.fx)
 
     def solve(self, view: View) -> Estimate:
         """The second half of :meth:`process`: matches with the reference frame, and geometry.
@@ -279,13 +287,15 @@ class VisualOdometry:
             return f"{gap:.2f} s since the last tracked frame, more than max_gap; going on from the last pose"
         if view.camera != self._reference.camera:
             return "the camera's size or intrinsics changed; going on from the last pose"
+        if view.network is not self._reference.network:
+            return "the flow network was loaded anew; going on from the last pose"
         return ""
 
     # ------------------------------------------------------------------------------------------------ two frames
     def _compare(self, reference: View, view: View) -> _Pair:
         """Flow, matches and motion between a reference frame and the current one."""
         with _timed(view.timings_ms, "flow"):
-            flow = self.flow.flow(reference.features, view.features)
+            flow = view.network.flow(reference.features, view.features)
         with _timed(view.timings_ms, "correspondences"):
             matches = correspondences.select(flow, self.config.max_matches)
             matches = matches.resized(view.camera.width / self.flow.width, view.camera.height / self.flow.height)

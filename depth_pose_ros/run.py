@@ -17,17 +17,18 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from depth_pose_ros.config import InputConfig, NetworkConfig, OdometryConfig, Tunable, Tunables, tunables
 from depth_pose_ros.errors import CameraError, ConfigError, DepthPoseError, ImageError
+from depth_pose_ros.pipeline import one_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from depth_pose_ros.camera import FrameRectifier
     from depth_pose_ros.evaluation.trajectory import Comparison, Trajectory
-    from depth_pose_ros.odometry import Estimate, Frame, VisualOdometry
+    from depth_pose_ros.odometry import Estimate, Frame, View, VisualOdometry
     from depth_pose_ros.sequences import Sequence
 
     Watcher = Callable[[Frame, Estimate], None]
@@ -269,41 +270,62 @@ def follow(
     """Every frame through the odometry into the results. Why it ended early, in a sentence; empty when it did not."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from depth_pose_ros.odometry import Frame
-
     columns = [TextColumn("{task.description:12}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    last_stamp = None
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(*columns, console=console))
         task = progress.add_task("starting", total=total)
         try:
-            for stamp, image, read_ms in frames:
-                try:
-                    start = time.perf_counter()
-                    if isinstance(image, ImageError):
-                        raise image
-                    if last_stamp is not None and stamp <= last_stamp:
-                        raise ImageError(f"stamp {stamp} ns is not after {last_stamp} ns, that of the frame before")
-                    small, gray = rectifier(image)
-                except ImageError as error:
-                    results.refuse(str(error))
+            for seen in one_ahead(_see(frames, rectifier, odometry)):
+                if isinstance(seen, ImageError):
+                    results.refuse(str(seen))
                     progress.update(task, advance=1, description="refused")
                     continue
-                last_stamp = stamp
-                prepared = time.perf_counter()
-                frame = Frame(stamp, small, gray, rectifier.camera)
-                estimate = odometry.process(frame)
-                done = time.perf_counter()
-                times = {"read": read_ms, "rectify": 1e3 * (prepared - start), **estimate.timings_ms}
-                results.add(frame, estimate, times, read_ms + 1e3 * (done - start))
+                start = time.perf_counter()
+                estimate = odometry.solve(seen.view)
+                solve_ms = 1e3 * (time.perf_counter() - start)
+                results.add(seen.frame, estimate, seen.prepare_ms | estimate.timings_ms, seen.total_ms + solve_ms)
                 for watch in watchers:
-                    watch(frame, estimate)
+                    watch(seen.frame, estimate)
                 progress.update(task, advance=1, description=estimate.state.value)
         except DepthPoseError as error:
             return str(error)
         except KeyboardInterrupt:
             return "interrupted; the results are those up to here"
     return ""
+
+
+class _Seen(NamedTuple):
+    """A frame that is ready to be solved, and what that took: reading, rectifying, and all of it."""
+
+    frame: Frame
+    view: View
+    prepare_ms: dict[str, float]
+    total_ms: float
+
+
+def _see(
+    frames: Iterable[tuple[int, Any, float]], rectifier: FrameRectifier, odometry: VisualOdometry
+) -> Iterator[_Seen | ImageError]:
+    """Each frame as the networks see it, or why it cannot be used."""
+    from depth_pose_ros.odometry import Frame
+
+    last_stamp = None
+    for stamp, image, read_ms in frames:
+        start = time.perf_counter()
+        try:
+            if isinstance(image, ImageError):
+                raise image
+            if last_stamp is not None and stamp <= last_stamp:
+                raise ImageError(f"stamp {stamp} ns is not after {last_stamp} ns, that of the frame before")
+            small, gray = rectifier(image)
+        except ImageError as error:
+            yield error
+            continue
+        last_stamp = stamp
+        times = {"read": read_ms, "rectify": 1e3 * (time.perf_counter() - start)}
+        frame = Frame(stamp, small, gray, rectifier.camera)
+        view = odometry.see(frame)
+        yield _Seen(frame, view, times, read_ms + 1e3 * (time.perf_counter() - start))
 
 
 # -------------------------------------------------------------------------------------------------------- the results
@@ -313,7 +335,8 @@ class Summary:
 
     frames, refused: images processed, and images that could not be used.
     states:       frames by state.
-    frame_ms:     median and 95th percentile of one frame, reading included; stages: median of each stage, ms.
+    frame_ms:     median and 95th percentile of the work on one frame, reading included; stages: median of each, ms.
+    rate_hz:      frames per second: networks and geometry work on two frames at a time. NaN with fewer than two.
     scale_source, metric, scale_spread: as the estimates tell; the spread is the median over frames that measured it.
     path_length:  in the unit of the odometry.
     truth:        against the true path, where it is known.
@@ -323,6 +346,7 @@ class Summary:
     refused: int
     states: dict[str, int]
     frame_ms: tuple[float, float]
+    rate_hz: float
     stages: dict[str, float]
     scale_source: str
     metric: bool
@@ -360,6 +384,7 @@ class Results:
     stamps: list[int] = field(default_factory=list)
     poses: list[Any] = field(default_factory=list)
     frame_ms: list[float] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
     stages: dict[str, list[float]] = field(default_factory=dict)
     points: list[Any] = field(default_factory=list)
     colours: list[Any] = field(default_factory=list)
@@ -391,6 +416,7 @@ class Results:
         self.stamps.append(estimate.stamp_ns)
         self.poses.append(estimate.T_odom_camera)
         self.frame_ms.append(total_ms)
+        self.times.append(time.perf_counter())
         for name, ms in times.items():
             self.stages.setdefault(name, []).append(ms)
         if estimate.depth is not None and self.save_depth:
@@ -458,6 +484,7 @@ class Results:
             refused=self.refused.total(),
             states=dict(Counter(row["state"] for row in self.rows)),
             frame_ms=(frame_ms[0], frame_ms[1]),
+            rate_hz=(len(self.times) - 1) / (self.times[-1] - self.times[0]) if len(self.times) > 1 else math.nan,
             stages={name: float(np.median(values)) for name, values in self.stages.items()},
             scale_source=last.get("scale_source", "none"),
             metric=last.get("metric") == "true",
@@ -509,7 +536,8 @@ def _print_table(summary: Summary, console: Any) -> None:
     table = Table(show_header=False, title="Odometry", title_justify="left")
     table.add_row("frames", str(summary.frames) + (f", {summary.refused} refused" if summary.refused else ""))
     table.add_row("states", ", ".join(f"{count} {state}" for state, count in summary.states.items()))
-    table.add_row("ms per frame", f"{summary.frame_ms[0]:.0f} median, {summary.frame_ms[1]:.0f} 95th percentile")
+    spent = f"{summary.frame_ms[0]:.0f} median, {summary.frame_ms[1]:.0f} 95th percentile"
+    table.add_row("ms per frame", f"{spent}; {summary.rate_hz:.1f} frames per second, two at a time")
     table.add_row("stages", ", ".join(f"{name} {ms:.1f}" for name, ms in summary.stages.items()) + " ms")
     metric = "metric" if summary.metric else "not metric"
     spread = f", spread per frame {100 * summary.scale_spread:.1f} %" if math.isfinite(summary.scale_spread) else ""

@@ -44,7 +44,7 @@ def load_flow(
     model: a name in :func:`available_models`, the path of a manifest or ONNX file, or ``default``.
     backend: one of ``BACKENDS``; ``auto`` takes the best that works here. What runs is in ``.backend``, and why nothing
         better does in ``.backend_reasons``.
-    threads: of the CPU; 0 is one per core.
+    threads: of the CPU; 0: chosen from the cores.
     engine:  how TensorRT engines are built and kept. Building one takes minutes; ``listener`` hears how it goes.
 
     ModelError: no such model, corrupt files, or a size it cannot take. EngineError: no backend can run it here.

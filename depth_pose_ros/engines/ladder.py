@@ -26,7 +26,10 @@ class Runner(Protocol):
     """In words, e.g. ``onnxruntime CPUExecutionProvider``."""
 
     def run(self, *inputs: np.ndarray) -> Sequence[np.ndarray]:
-        """Inputs (1, channels, h, w) float32 -> outputs, both in the order of the graph."""
+        """Inputs (1, channels, h, w) float32 -> outputs, both in the order of the graph.
+
+        Called by one thread at a time, not always the same; runners of other graphs may be running meanwhile.
+        """
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Wish:
     """What a user asked for.
 
     backend: one of ``BACKENDS``; ``auto`` takes the best that works here.
-    threads: of the CPU; 0 is one per core.
+    threads: of the CPU; 0: chosen from the cores.
     engine:  how TensorRT engines are built and kept.
     """
 

@@ -1,5 +1,6 @@
 """Run a network file with ONNX Runtime, on the CPU or, where its CUDA provider loads, on an NVIDIA GPU."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,15 @@ from depth_pose_ros.errors import EngineError, ModelError
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 
+MOST_THREADS = 4
+"""That a network of this package's size still gains from."""
+
+
+def default_threads() -> int:
+    """Threads of one network: half of the cores that this process may use, because two networks run at a time."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(MOST_THREADS, cores // 2))
+
 
 class OnnxRuntimeRunner:
     """One graph at one image size.
@@ -19,7 +29,7 @@ class OnnxRuntimeRunner:
     width, height: of the image, fixed here so that the shape arithmetic of the dynamic graph is folded away.
     provider: ``CPUExecutionProvider`` or ``CUDAExecutionProvider``. ONNX Runtime silently falls back to the CPU where a
         provider cannot be loaded; that is noticed here and is an EngineError.
-    threads: for the CPU; 0 leaves the choice to ONNX Runtime (one per core).
+    threads: for the CPU; 0: see default_threads.
 
     Raises EngineError when ONNX Runtime or the provider is not available here, ModelError when the file is not a
     network that keeps its manifest.
@@ -41,7 +51,7 @@ class OnnxRuntimeRunner:
             )
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads or default_threads()
         options.inter_op_num_threads = 1
         # Threads that spin while they wait take the cores from the other network and the geometry: 160 -> 90 ms for
         # flow and depth together on two cores.

@@ -1,11 +1,13 @@
-"""What every node with a camera has in common: its input, and one worker thread."""
+"""What every node with a camera has in common: its input, and the threads that see and answer its images."""
 
 from __future__ import annotations
 
 import math
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from std_srvs.srv import SetBool
@@ -19,13 +21,31 @@ from depth_pose_ros.nodes.camera_input import CameraImage, CameraInput
 from depth_pose_ros.nodes.managed_node import ManagedNode
 from depth_pose_ros.nodes.opening import Opening
 from depth_pose_ros.odometry import Frame
+from depth_pose_ros.pipeline import one_ahead
+
+
+@dataclass(frozen=True)
+class SeenImage:
+    """An image on its way to the answer.
+
+    seen:       what :meth:`CameraNode.see` made of the frame.
+    is_new:     nothing before it can be compared with it: another camera or size, or stamps that start again.
+    prepare_ms: what decoding and rectifying it cost.
+    """
+
+    image: CameraImage
+    frame: Frame
+    seen: Any
+    is_new: bool
+    prepare_ms: dict[str, float]
 
 
 class CameraNode(ManagedNode):
-    """A node that answers the images of one camera, one at a time, in a thread of its own.
+    """A node that answers the images of one camera, one at a time and in their order, in threads of its own.
 
-    A subclass gives :meth:`load` and :meth:`process`, and calls :meth:`start_worker` at the end of its ``setup``.
-    Both run in the worker's thread, ``process`` with ``self.lock`` held; callbacks that touch the same things take it.
+    A subclass gives :meth:`load`, :meth:`see` and :meth:`process`, and calls :meth:`start_worker` at the end of its
+    ``setup``. One thread loads and sees; another one, meanwhile, processes the frame before with ``self.lock`` held:
+    callbacks that touch the same things take it, and what ``see`` and ``process`` share goes through what is seen.
     """
 
     def __init__(self, name: str, *config_classes: type[Tunables], leave_out: Collection[str] = ()) -> None:
@@ -75,14 +95,12 @@ class CameraNode(ManagedNode):
         """Load the networks for images of width x height, and take them into use."""
         raise NotImplementedError
 
-    def camera_changed(self) -> None:
-        """The next frame comes from another camera or in another size: nothing before it can be compared with it."""
+    def see(self, frame: Frame) -> Any:
+        """What the networks make of this frame alone. It must not depend on frames before."""
+        raise NotImplementedError
 
-    def process(self, image: CameraImage, frame: Frame, prepare_ms: dict[str, float]) -> bool:
-        """Answer one frame; False when something that :meth:`missing` names kept it from being published.
-
-        prepare_ms: what decoding and rectifying it cost.
-        """
+    def process(self, image: SeenImage) -> bool:
+        """Answer one frame; False when something that :meth:`missing` names kept it from being published."""
         raise NotImplementedError
 
     def missing(self) -> list[str]:
@@ -100,29 +118,14 @@ class CameraNode(ManagedNode):
             text += f" (not on {'; not on '.join(network.backend_reasons)})"
         self.get_logger().info(text)
 
-    # -------------------------------------------------------------------------------------------- the worker
+    # ------------------------------------------------------------------------------------------- the threads
     def _work(self) -> None:
-        network = self.configs[NetworkConfig]
         try:
-            models = self.models()
-            recommended, multiple = models[0].recommended_size, math.lcm(*(m.inputs.multiple_of for m in models))
-            size = (network.network_width, network.network_height) if network.network_width else recommended
-            if not self._waits_for_size:
-                self._load(size)  # before the first image, so that a missing or broken model is told at once
-            while (image := self.camera.next()) is not None:
-                try:
-                    start = time.perf_counter()
-                    if image.jumped_back:
-                        self.camera_changed()
-                    frame = self._frame(image, recommended, multiple)
-                    rectify_ms = 1e3 * (time.perf_counter() - start)
-                except (ImageError, CameraError) as error:
-                    self.camera.refuse(str(error))
-                    continue
+            for image in one_ahead(self._see_images(), "see"):
                 with self.lock:
-                    answered = self.process(image, frame, {"decode": image.decode_ms, "rectify": rectify_ms})
+                    answered = self.process(image)
                 if answered:
-                    self.health.output(1e3 * (time.monotonic() - image.received_at))
+                    self.health.output(1e3 * (time.monotonic() - image.image.received_at))
         except Exception as error:
             if self.opening.is_over and isinstance(error, EngineError):
                 return  # a build that was given up
@@ -130,8 +133,31 @@ class CameraNode(ManagedNode):
             if self.context.ok():  # else: an error of publishing after the signal that ends us
                 self._error_signal.trigger()
 
+    def _see_images(self) -> Iterator[SeenImage]:
+        """Load the networks; then each image that can be used, as it is seen. Runs in a thread of its own."""
+        network = self.configs[NetworkConfig]
+        models = self.models()
+        recommended, multiple = models[0].recommended_size, math.lcm(*(m.inputs.multiple_of for m in models))
+        size = (network.network_width, network.network_height) if network.network_width else recommended
+        if not self._waits_for_size:
+            self._load(size)  # before the first image, so that a missing or broken model is told at once
+        while (image := self.camera.next()) is not None:
+            try:
+                start = time.perf_counter()
+                changed = self._rectifier is None or image.model != self._rectifier.model
+                if changed:
+                    self._take_camera(image.model, recommended, multiple)
+                bgr, gray = self._rectifier(image.image)
+                frame = Frame(image.stamp_ns, bgr, gray, self._rectifier.camera)
+                rectify_ms = 1e3 * (time.perf_counter() - start)
+            except (ImageError, CameraError) as error:
+                self.camera.refuse(str(error))
+                continue
+            prepare_ms = {"decode": image.decode_ms, "rectify": rectify_ms}
+            yield SeenImage(image, frame, self.see(frame), changed or image.jumped_back, prepare_ms)
+
     def _load(self, size: tuple[int, int]) -> None:
-        """Without the lock: callbacks and diagnostics go on while an engine is built."""
+        """Callbacks, diagnostics and the answer to the image before go on meanwhile."""
         self._waits_for_size = False
         self.load(*size)
         self._network_size = size
@@ -141,21 +167,16 @@ class CameraNode(ManagedNode):
         if self._error is not None:
             raise self._error
 
-    def _frame(self, image: CameraImage, recommended: tuple[int, int], multiple: int) -> Frame:
-        if self._rectifier is None or image.model != self._rectifier.model:
-            size = self._size_for(image.model, recommended, multiple)
-            if size != self._network_size:
-                self._load(size)
-            with self.lock:
-                if self._rectifier is not None:
-                    self.get_logger().info(
-                        f"the camera changed to {image.model.image_width} x {image.model.image_height} pixels; "
-                        "going on from the last pose with a new pair of frames"
-                    )
-                self._rectifier = self._make_rectifier(image.model, size)
-                self.camera_changed()
-        bgr, gray = self._rectifier(image.image)
-        return Frame(image.stamp_ns, bgr, gray, self._rectifier.camera)
+    def _take_camera(self, model: CameraModel, recommended: tuple[int, int], multiple: int) -> None:
+        size = self._size_for(model, recommended, multiple)
+        if size != self._network_size:
+            self._load(size)
+        if self._rectifier is not None:
+            self.get_logger().info(
+                f"the camera changed to {model.image_width} x {model.image_height} pixels; "
+                "going on from the last pose with a new pair of frames"
+            )
+        self._rectifier = self._make_rectifier(model, size)
 
     def _size_for(self, model: CameraModel, recommended: tuple[int, int], multiple: int) -> tuple[int, int]:
         network = self.configs[NetworkConfig]

@@ -7,11 +7,12 @@ the odometry.
 
 from __future__ import annotations
 
+import numpy as np
+
 from depth_pose_ros.config import EngineConfig, NetworkConfig, OutputConfig, Tunables
 from depth_pose_ros.engines import Manifest, find_model, load_depth
 from depth_pose_ros.engines.engine import DepthEstimator
-from depth_pose_ros.nodes.camera_input import CameraImage
-from depth_pose_ros.nodes.camera_node import CameraNode
+from depth_pose_ros.nodes.camera_node import CameraNode, SeenImage
 from depth_pose_ros.nodes.publishers import DepthPublisher
 from depth_pose_ros.nodes.running import run
 from depth_pose_ros.odometry import Frame
@@ -43,14 +44,17 @@ class DepthNode(CameraNode):
         )
         self.network_loaded(self._network)
 
-    def process(self, image: CameraImage, frame: Frame, prepare_ms: dict[str, float]) -> bool:
+    def see(self, frame: Frame) -> np.ndarray | None:
         """See CameraNode."""
-        if not self._depth.is_wanted:
-            return True
-        depth = self._network.depth(frame.image, frame.image_camera.fx)
-        camera = frame.camera.resized(depth.shape[1], depth.shape[0])
-        full = frame.camera.resized(image.model.image_width, image.model.image_height)
-        self._depth.publish(image.stamp_ns, image.frame_id, depth, camera, full, frame.image)
+        return self._network.depth(frame.image, frame.image_camera.fx) if self._depth.is_wanted else None
+
+    def process(self, seen: SeenImage) -> bool:
+        """See CameraNode."""
+        image, frame, depth = seen.image, seen.frame, seen.seen
+        if depth is not None:
+            camera = frame.camera.resized(depth.shape[1], depth.shape[0])
+            full = frame.camera.resized(image.model.image_width, image.model.image_height)
+            self._depth.publish(image.stamp_ns, image.frame_id, depth, camera, full, frame.image)
         return True
 
     def apply(self, config: Tunables) -> None:

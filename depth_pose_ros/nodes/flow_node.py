@@ -20,8 +20,7 @@ from depth_pose_ros.engines.engine import FlowEstimator
 from depth_pose_ros.geometry.correspondences import Matches, select
 from depth_pose_ros.geometry.refine import refine
 from depth_pose_ros.nodes import messages
-from depth_pose_ros.nodes.camera_input import CameraImage
-from depth_pose_ros.nodes.camera_node import CameraNode
+from depth_pose_ros.nodes.camera_node import CameraNode, SeenImage
 from depth_pose_ros.nodes.publishers import FlowPicturePublisher
 from depth_pose_ros.nodes.running import run
 from depth_pose_ros.nodes.topics import publish
@@ -32,11 +31,12 @@ LEFT_OUT = [item.name for item in tunables(OdometryConfig) if item.name not in U
 
 
 @dataclass(frozen=True)
-class _Reference:
-    """The frame that the next one is compared with."""
+class _View:
+    """What is kept of a frame that later ones are compared with."""
 
     stamp_ns: int
     gray: np.ndarray
+    network: FlowEstimator
     features: Any
 
 
@@ -50,7 +50,7 @@ class FlowNode(CameraNode):
         """See ManagedNode."""
         super().setup()
         self._network: FlowEstimator | None = None
-        self._reference: _Reference | None = None
+        self._reference: _View | None = None
         # pose_node needs each of them: a match message that is lost is a motion that is lost.
         self._matches = publish(self, PointCloud2, "flow/matches", QoSProfile(depth=30))
         self._camera_info = publish(self, CameraInfo, "flow/camera_info", QoSProfile(depth=30))
@@ -69,18 +69,18 @@ class FlowNode(CameraNode):
         )
         self.network_loaded(self._network)
 
-    def camera_changed(self) -> None:
+    def see(self, frame: Frame) -> _View:
         """See CameraNode."""
-        self._reference = None
+        return _View(frame.stamp_ns, frame.gray, self._network, self._network.features(frame.image))
 
-    def process(self, image: CameraImage, frame: Frame, prepare_ms: dict[str, float]) -> bool:
+    def process(self, seen: SeenImage) -> bool:
         """See CameraNode."""
         config = self.configs[OdometryConfig]
-        reference = self._reference
-        current = _Reference(frame.stamp_ns, frame.gray, self._network.features(frame.image))
+        image, frame, current = seen.image, seen.frame, seen.seen
+        reference = None if seen.is_new else self._reference
         matches = Matches.empty()
         if reference is not None:
-            flow = self._network.flow(reference.features, current.features)
+            flow = current.network.flow(reference.features, current.features)
             height, width = frame.image.shape[:2]
             self._picture.publish(frame.stamp_ns, image.frame_id, flow, width, height)
             matches = select(flow, config.max_matches).resized(frame.camera.width / width, frame.camera.height / height)

@@ -14,12 +14,11 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from depth_pose_ros.config import EngineConfig, NetworkConfig, OdometryConfig, OutputConfig, Tunables
 from depth_pose_ros.engines import Manifest, find_model, load_depth, load_flow
 from depth_pose_ros.errors import ConfigError
-from depth_pose_ros.nodes.camera_input import CameraImage
-from depth_pose_ros.nodes.camera_node import CameraNode
+from depth_pose_ros.nodes.camera_node import CameraNode, SeenImage
 from depth_pose_ros.nodes.motion import Motion
 from depth_pose_ros.nodes.publishers import FlowPicturePublisher
 from depth_pose_ros.nodes.running import run
-from depth_pose_ros.odometry import Frame
+from depth_pose_ros.odometry import Frame, View
 
 
 class VisualOdometryNode(CameraNode):
@@ -55,14 +54,18 @@ class VisualOdometryNode(CameraNode):
             networks.append(load_depth(config.depth_model, width, height, *options))
         for network in networks:
             self.network_loaded(network)
-        with self.lock:
-            self.motion.odometry.flow, self.motion.odometry.depth = (*networks, None)[:2]
+        self.motion.odometry.flow, self.motion.odometry.depth = (*networks, None)[:2]
 
-    def process(self, image: CameraImage, frame: Frame, prepare_ms: dict[str, float]) -> bool:
+    def see(self, frame: Frame) -> View:
         """See CameraNode."""
+        return self.motion.odometry.see(frame)
+
+    def process(self, seen: SeenImage) -> bool:
+        """See CameraNode."""
+        image, frame = seen.image, seen.frame
         if image.jumped_back:
             self.motion.outputs.forget()
-        estimate = self.motion.odometry.process(frame)
+        estimate = self.motion.odometry.solve(seen.seen)
         if estimate.flow is not None:
             height, width = frame.image.shape[:2]
             self._flow_picture.publish(estimate.stamp_ns, image.frame_id, estimate.flow, width, height)
@@ -73,7 +76,7 @@ class VisualOdometryNode(CameraNode):
             "backend": ", ".join(f"{name}: {backend}" for name, backend in self.network_backends.items()),
             "not_on": "; ".join(self.backend_reasons),
             "latency_ms": round(1e3 * (time.monotonic() - image.received_at), 3),
-            **{f"{name}_ms": round(ms, 3) for name, ms in prepare_ms.items()},
+            **{f"{name}_ms": round(ms, 3) for name, ms in seen.prepare_ms.items()},
         }
         full = frame.camera.resized(image.model.image_width, image.model.image_height)
         return self.motion.publish(estimate, image.frame_id, full, frame.image, details)
