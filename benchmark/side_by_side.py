@@ -29,6 +29,7 @@ from depth_pose_ros.odometry import Frame, VisualOdometry
 
 MAGSAC_PX = 0.5
 """Threshold of USAC_MAGSAC, at which KLT and DIS do best on real sequences."""
+SELDOM = 8
 COUNT = 2000
 """Matches that each method may use."""
 
@@ -73,6 +74,19 @@ def essential(points_1: np.ndarray, points_2: np.ndarray, K: np.ndarray, method:
     E, inliers = cv2.findEssentialMat(points_1, points_2, K, method, 0.999, threshold_px)
     _, R, t, _ = cv2.recoverPose(E[:3], points_1, points_2, K, mask=inliers)
     return R, t.ravel()
+
+
+def trianflow(points_1: np.ndarray, points_2: np.ndarray, K: np.ndarray) -> Motion:
+    """The settings of TrianFlow's infer_vo.py: ten times RANSAC at 0.1 px with one focal length, the most inliers."""
+    best = np.eye(3), np.zeros(3)
+    most, principal = 50, (K[0, 2], K[1, 2])
+    for seed in range(10):
+        cv2.setRNGSeed(seed)
+        E, inliers = cv2.findEssentialMat(points_2, points_1, K[0, 0], principal, cv2.RANSAC, 0.99, 0.1)
+        count, R, t, _ = cv2.recoverPose(E, points_2, points_1, focal=K[0, 0], pp=principal)
+        if inliers.sum() > most and count > 50:
+            most, best = inliers.sum(), (R.T, -R.T @ t.ravel())
+    return best
 
 
 # ----------------------------------------------------------------------------------------------------- what is counted
@@ -132,7 +146,7 @@ def run(options: argparse.Namespace, reference: Reference) -> Result:
     solvers: dict[str, Tally] = {}
     cv2.setRNGSeed(0)
     previous = None
-    for frame, T_2_1 in zip(frames, true_steps(drive)):
+    for count, (frame, T_2_1) in enumerate(zip(frames, true_steps(drive))):
         start = time.perf_counter()
         estimate = odometry.process(frame)
         ours_ms = 1e3 * (time.perf_counter() - start)
@@ -145,6 +159,9 @@ def run(options: argparse.Namespace, reference: Reference) -> Result:
             matches = _matches(odometry, previous, frame)
             for name, solve in _solvers(odometry, previous, frame, matches).items():
                 _time(tally(solvers, name), solve, T_2_1)
+            if count % SELDOM == 0:  # a second each
+                solve = partial(trianflow, matches.points_1, matches.points_2, frame.camera.K)
+                _time(tally(solvers, f"TrianFlow's own, every {SELDOM}th pair"), solve, T_2_1)
             reference.measure()
         previous = frame
     result.details = {

@@ -19,7 +19,7 @@ from benchmark.drive import Drive, load_drive, load_odometry
 from benchmark.result import Guarded, Result, Table, note, rss_mib
 from benchmark.timing import Reference, Spread, Stopwatch, spreads_by_stage
 from depth_pose_ros.camera import FrameRectifier
-from depth_pose_ros.odometry import Frame
+from depth_pose_ros.odometry import Frame, View, VisualOdometry
 
 GROUPS = {
     "ROS": ("decode", "message filling", "publish"),
@@ -98,9 +98,7 @@ def _walk(drive: Drive, size: tuple[int, int], options: argparse.Namespace) -> _
     memory["networks loaded"] = rss_mib()
     whole = []
     with Stopwatch() as watch, _Outputs(drive, watch) as outputs:
-        watch.watch(odometry.flow, "features", "flow: features")
         watch.watch(odometry.flow, "flow", "flow: matching")
-        watch.watch(odometry.depth, "depth", "depth")
         for count, index in enumerate(drive.to_and_fro(options.frames + WARM_UP)):
             message = outputs.image_message(drive.images[index])
             watch.next_frame()
@@ -109,7 +107,8 @@ def _walk(drive: Drive, size: tuple[int, int], options: argparse.Namespace) -> _
                     image = outputs.decode(message)
                 with watch.stage("rectify + resize"):
                     small, gray = rectifier(image)
-                estimate = odometry.process(Frame(count * step_ns + 1, small, gray, rectifier.camera))
+                frame = Frame(count * step_ns + 1, small, gray, rectifier.camera)
+                estimate = odometry.solve(_see(odometry, frame, watch))
                 outputs.publish(estimate, small)
             whole.append(sum(watch.frames[-1].values()))
             _split(watch.frames[-1], estimate.timings_ms)
@@ -118,6 +117,22 @@ def _walk(drive: Drive, size: tuple[int, int], options: argparse.Namespace) -> _
     memory["working"], memory["most"] = rss_mib(), rss_mib(key="VmHWM")
     networks = {"flow": odometry.flow.backend, "depth": odometry.depth.backend}
     return _Walk(watch.frames[WARM_UP:], whole[WARM_UP:], memory, networks, reference)
+
+
+def _see(odometry: VisualOdometry, frame: Frame, watch: Stopwatch) -> View:
+    """As VisualOdometry.see, but one network after the other."""
+    with watch.stage("flow: features"):
+        features = odometry.flow.features(frame.image)
+    with watch.stage("depth"):
+        depth = odometry.depth.depth(frame.image, frame.image_camera.fx)
+    return View(
+        frame.stamp_ns,
+        frame.camera,
+        network=odometry.flow,
+        features=features,
+        gray=frame.gray,
+        network_depth=depth,
+    )
 
 
 def _split(frame: dict[str, float], timings_ms: dict[str, float]) -> None:
