@@ -61,7 +61,10 @@ def run(options: argparse.Namespace, reference: Reference) -> Result:
             note,
         )
         for rows, note in (
-            (by_size, "ATE: root mean square distance after the best similarity, in % of the path."),
+            (
+                by_size,
+                "Position error: root mean square distance with first pose and scale made equal, in % of the path.",
+            ),
             (by_choice, f"At {size[0]}x{size[1]}; networks included in ms."),
         )
     ]
@@ -97,7 +100,7 @@ def _walk(drive: Drive, frames: list[Frame], odometry: VisualOdometry, reference
         "rotation, deg": round(errors.rotation, 4),
         "direction, deg": round(errors.direction, 3),
         "scale spread, %": round(100 * errors.scale_spread, 2),
-        "ATE, %": round(100 * errors.ate / errors.true_length, 3),
+        "position error, %": round(100 * errors.position_error / errors.true_length, 3),
         "lost": lost,
         "ms": round(Spread.of(ms[1:]).median, 1),
     }
