@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import math
+import os
 import platform
 import subprocess
 import sys
@@ -122,9 +123,10 @@ def provenance(document: dict[str, Any]) -> str:
     features = ", ".join(of["cpu_features"])
     names = ("python", "onnxruntime", "openvino", "opencv-python-headless", "numpy", "rclpy")
     known = ", ".join(f"{name} {versions[name]}" for name in names if versions.get(name))
+    load = f", load average {of['load']:g}" if of.get("load") is not None else ""
     return (
         f"Measured {document['date'][:10]} at {document['revision']} on {of['cores']} cores of {of['cpu']}"
-        f"{f' ({features})' if features else ''}, {of['memory_gib']:g} GiB; {known}."
+        f"{f' ({features})' if features else ''}, {of['memory_gib']:g} GiB{load}; {known}."
     )
 
 
@@ -150,7 +152,7 @@ def _finite(value: Any) -> Any:
 
 # ---------------------------------------------------------------------------------------------------------- provenance
 def machine() -> dict[str, Any]:
-    """What it ran on."""
+    """What it ran on; a load above the number of cores says that others were at work too."""
     info = _read("/proc/cpuinfo")
     fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
     fields = {key.strip(): value.strip() for key, value in fields.items()}
@@ -162,6 +164,7 @@ def machine() -> dict[str, Any]:
         "cores": cores_of_this_process(),
         "memory_gib": round(int(memory) / 2**20, 1),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "load": round(os.getloadavg()[0], 1),
         "gpu": _said("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"),
     }
 
