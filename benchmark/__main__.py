@@ -21,6 +21,7 @@ from benchmark.drive import SIZES
 from benchmark.result import RESULTS, note
 from benchmark.timing import Reference
 from depth_pose_ros.errors import DepthPoseError
+from depth_pose_ros.evaluation.files import write_text
 from depth_pose_ros.sequences.arguments import add_sequence_arguments, positive
 
 PARTS = {
@@ -114,8 +115,8 @@ def _run(part: str, options: argparse.Namespace) -> list[str]:
     measured = importlib.import_module(f"benchmark.{part}").run(options, reference)
     document = measured.document(reference)
     print(result.markdown(document))
-    for path in result.write(options.out, document):
-        note(f"written: {path}")
+    write_text(options.out / f"{part}.md", result.markdown(document))
+    note(f"written: {result.write(options.out, document)} and {part}.md")
     before = result.read(RESULTS, part)
     if options.keep:
         result.write(RESULTS, document)

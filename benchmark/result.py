@@ -97,12 +97,11 @@ class Result:
         return _finite(document)
 
 
-def write(folder: Path, document: dict[str, Any]) -> list[Path]:
-    """<part>.json and <part>.md."""
-    json_path, text_path = (folder / f"{document['part']}.{suffix}" for suffix in ("json", "md"))
-    write_text(json_path, json.dumps(document, indent=1) + "\n")
-    write_text(text_path, markdown(document))
-    return [json_path, text_path]
+def write(folder: Path, document: dict[str, Any]) -> Path:
+    """<part>.json."""
+    path = folder / f"{document['part']}.json"
+    write_text(path, json.dumps(document, indent=1) + "\n")
+    return path
 
 
 def read(folder: Path, part: str) -> dict[str, Any] | None:
