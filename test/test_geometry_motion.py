@@ -34,8 +34,8 @@ def errors_deg(views, motion):
     return turn, np.degrees(np.arccos(np.clip(cosine, -1, 1)))
 
 
-# The bounds are three to four times the medians that were measured over 40 seeds; performance: section 3 has the same
-# cases for other solvers.
+# The bounds are a third or more above the worst of 16 seeds, several times the median; benchmark/geometry.py has the
+# same cases for other solvers.
 EASY = {"noise_px": 0.3, "outliers": 0.1}
 HARD = {"noise_px": 0.5, "outliers": 0.3}
 
@@ -44,13 +44,14 @@ HARD = {"noise_px": 0.5, "outliers": 0.3}
 @pytest.mark.parametrize(
     "case, turn_deg, direction_deg",
     [
-        ({"scene": "street", **EASY}, 0.03, 0.5),
-        ({"scene": "street", **HARD}, 0.04, 0.6),
-        ({"scene": "random", **HARD}, 0.05, 0.6),
-        ({"scene": "street", "noise_px": 1.0, "outliers": 0.5}, 0.3, 3.0),
-        ({"scene": "street", "translation": (0.8, 0.0, 0.05), **HARD}, 0.1, 1.0),
-        ({"scene": "street", "translation": (0.1, -0.2, -0.6), **HARD}, 0.1, 1.0),
-        ({"scene": "random", "translation": (0.3, 0.1, 0.5), "rotation_deg": (3, -12, 5), **HARD}, 0.1, 1.0),
+        ({"scene": "street", **EASY}, 0.02, 0.25),
+        ({"scene": "street", **HARD}, 0.03, 0.4),
+        ({"scene": "random", **HARD}, 0.03, 0.3),
+        ({"scene": "street", "noise_px": 1.0, "outliers": 0.5}, 0.25, 3.0),
+        ({"scene": "street", "translation": (0.8, 0.0, 0.05), **HARD}, 0.1, 0.6),
+        ({"scene": "street", "translation": (0.1, -0.2, -0.6), **HARD}, 0.04, 0.4),
+        ({"scene": "random", "translation": (0.3, 0.1, 0.5), "rotation_deg": (3, -12, 5), **HARD}, 0.03, 0.3),
+        ({"scene": "room", "translation": (0.3, 0.0, 0.02), **HARD}, 0.15, 1.0),
     ],
 )
 def test_general_motion(case, turn_deg, direction_deg, depth):
@@ -61,19 +62,20 @@ def test_general_motion(case, turn_deg, direction_deg, depth):
         turn, direction = errors_deg(views, motion)
         assert turn < turn_deg and direction < direction_deg
         # A wrong match that lies on its epipolar line by chance looks right.
-        assert motion.inliers[~views.inliers].mean() < 0.5 and motion.inliers[views.inliers].mean() > 0.9
-        shared = views.noise_px / np.sqrt(2.0)  # the Sampson distance shares the error between both images
-        assert motion.noise_px == pytest.approx(shared, rel=0.4)
+        assert motion.inliers[~views.inliers].mean() < 0.6 and motion.inliers[views.inliers].mean() > 0.9
+        assert motion.noise_px == pytest.approx(views.noise_px, rel=0.4)
 
 
 @pytest.mark.parametrize(
     "case, turn_deg, direction_deg",
     [
-        ({"scene": "street", "translation": (0.0, 0.0, 0.1), **HARD}, 0.06, 7.0),
-        ({"scene": "ground", **HARD}, 0.08, 1.0),
-        ({"scene": "wall", **EASY}, 0.5, 5.0),
+        ({"scene": "street", "translation": (0.0, 0.0, 0.1), **HARD}, 0.03, 4.0),
+        ({"scene": "street", "translation": (0.15, 0.0, 0.0), **HARD}, 0.06, 3.0),
+        ({"scene": "ground", **HARD}, 0.04, 0.5),
+        ({"scene": "ground", "translation": (0.8, 0.0, 0.05), **HARD}, 0.2, 3.0),
+        ({"scene": "wall", **EASY}, 0.4, 3.0),
     ],
-    ids=["slow", "ground alone", "wall alone"],
+    ids=["slow", "slow sideways", "ground alone", "sideways over ground", "wall alone"],
 )
 def test_depth_settles_what_matches_alone_leave_open(case, turn_deg, direction_deg):
     for seed in range(3):
@@ -181,12 +183,12 @@ def test_jacobians_are_the_derivatives_of_the_residuals():
     ones, step = np.ones(200), 1e-7
 
     def essential(R, t):
-        return two_view.refine_essential(R, t, x_1, x_2, 480.0, ones, iterations=0)
+        return pnp.refine_pose(R, t, x_1, x_2, 480.0, ones, None, None, iterations=0)
 
     def exact_depth(R, t):
         return pnp.refine_pose(R, t, x_1, x_2, 480.0, ones, 1 / views.depth_1, 1e-6, iterations=0)
 
-    for function, freedoms in ((essential, two_view.freedoms(t).T), (exact_depth, np.eye(6))):
+    for function, freedoms in ((essential, pnp.freedoms(t).T), (exact_depth, np.eye(6))):
         fit = function(R, t)
         for direction in freedoms:
             moved = function(se3.so3_exp(step * direction[3:]) @ R, t + step * direction[:3])
@@ -207,11 +209,41 @@ def test_decomposition_finds_the_one_motion_of_four_that_sees_the_points():
         assert in_front == 2000
 
 
-def test_refinement_turns_a_translation_that_points_backwards():
-    views = two_views(noise_px=0.1, outliers=0.0)
+@pytest.mark.parametrize("translation", [(0.4, -0.1, 0.5), (0.0, 0.0, 1.0)])
+def test_a_plane_has_one_other_motion_and_it_is_found(translation):
+    views = two_views("wall", translation, noise_px=0.0, outliers=0.0)
     x_1, x_2 = rays_of(views)
-    fit = two_view.refine_essential(views.T_2_1[:3, :3], -views.T_2_1[:3, 3], x_1, x_2, 484.0, np.ones(2000))
-    assert fit.t @ views.T_2_1[:3, 3] > 0.999
+    R, t = views.T_2_1[:3, :3], views.T_2_1[:3, 3]
+    other = two_view.twin(R, t, x_1, x_2, 0.1 / 480.0)
+    fit = pnp.refine_pose(*other, x_1, x_2, 480.0, np.ones(2000), None, None, iterations=0)
+    assert fit.residual_px.max() < 1e-6 and np.degrees(se3.rotation_angle(other[0] @ R.T)) > 1.0
+    back = two_view.twin(*other, x_1, x_2, 0.1 / 480.0)
+    np.testing.assert_allclose(back[0], R, atol=1e-6)
+    np.testing.assert_allclose(back[1] / np.linalg.norm(back[1]), t / np.linalg.norm(t), atol=1e-6)
+
+
+def test_what_is_no_plane_has_no_other_motion():
+    views = two_views("random", noise_px=0.1, outliers=0.0)
+    assert two_view.twin(views.T_2_1[:3, :3], views.T_2_1[:3, 3], *rays_of(views), 0.1 / 480.0) is None
+
+
+def test_refinement_does_not_put_points_behind_the_camera():
+    """Slowly past flat ground the epipolar constraint alone is least broken by a motion with half the points behind."""
+    for seed in range(3):
+        views = two_views("ground", (0.5, 0.0, 0.0), noise_px=0.5, outliers=0.0, seed=seed)
+        R, t = views.T_2_1[:3, :3], views.T_2_1[:3, 3]
+        fit = pnp.refine_pose(R, t, *rays_of(views), 484.0, np.ones(2000), None, None, iterations=12)
+        assert np.degrees(np.arccos(fit.t @ t / np.linalg.norm(t))) < 15.0
+
+
+def test_an_uncertain_depth_does_not_stretch_the_translation():
+    """With each match free to choose its depth, noise along the epipolar lines looks like parallax."""
+    for seed in range(3):
+        views = two_views(translation=(0.0, 0.0, 0.03), noise_px=0.2, outliers=0.0, depth_noise=0.1, seed=seed)
+        R, t = views.T_2_1[:3, :3], views.T_2_1[:3, 3]
+        inverse_depth = 1.0 / views.network_depth_1
+        fit = pnp.refine_pose(R, t, *rays_of(views), 484.0, np.ones(2000), inverse_depth, 1.0, iterations=12)
+        assert np.linalg.norm(fit.t) == pytest.approx(0.03, rel=0.1)
 
 
 def test_sample_consensus_gives_nothing_rather_than_an_error():

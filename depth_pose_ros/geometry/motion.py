@@ -1,28 +1,27 @@
-"""The motion between two frames: several hypotheses, the best of them refined, and the model that the matches allow."""
+"""The motion between two frames: several hypotheses, the likeliest refined, and the model that the matches allow."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from depth_pose_ros.geometry import pnp, se3, two_view
 from depth_pose_ros.geometry.covariance import estimator_covariance
-from depth_pose_ros.geometry.robust import geman_mcclure_loss
+from depth_pose_ros.geometry.likelihood import likelihood
 from depth_pose_ros.geometry.rotation import RotationFit, fit_rotation
 from depth_pose_ros.geometry.triangulation import signed_inverse_depth
 
 SUBSET = 400  # matches on which hypotheses are made and compared; all of them only polish the best
 MIN_KNOWN = 0.2  # share of the matches that must have a depth for it to be used
-DEPTH_SPREAD = 0.3  # relative standard deviation of depth in PnP
+DEPTH_SPREAD = 0.3  # relative standard deviation of depth, before it is compared with a motion
 UNKNOWN_SPREAD = 10.0  # the same where the depth is not known
-DEPTH_SHARE = 0.2  # of the depth in the choice between hypotheses: it breaks ties, and may be wrong
-PARSIMONY = 0.08  # weight of the logarithm of how much more the rotation does than what is seen of it
-PRIOR_INFLATION = 2.0  # of the standard deviation of a pose from depth: not all errors of depth show
-PRIOR_LIMIT = 25.0  # chi-square, 5 degrees of freedom: farther from the matches' own motion, the depth is not believed
+ROTATION_MARGIN = 0.03  # nats per match by which a translation must explain more than the rotation alone
 CERTAIN_TRANSLATION = 16.0  # chi-square, 3 degrees of freedom: chance alone gives this in 1 of 900 cases
-SAME_TRACE = 1.0 + 2.0 * np.cos(np.radians(0.2))  # rotations closer than 0.2 degrees,
+SAME_ROTATION = np.radians(0.2)  # motions that differ by less than this,
 SAME_COSINE = np.cos(np.radians(2.0))  # with directions closer than 2 degrees, lead to the same minimum
 MAX_WEIGHT = 25.0  # no match counts as more than five times as certain as the median one
 INLIER_SIGMAS = 3.0
+NOISE_SLACK = 1.2  # by which all matches may be noisier than the few on which the hypotheses were made
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Motion:
     model:         "essential" (|t| = 1), "pnp" (t in the unit of the depth) or "rotation" (t = 0).
     covariance:    (6, 6) of (dt, dr): ``t + dt, exp(dr) R``; for "essential" the length of t counts as exact.
     inliers:       (N,) bool.
-    noise_px:      robust standard deviation of the residual of a match of median score.
+    noise_px:      robust standard deviation of one coordinate of a match of median score.
     parallax_px:   median length of what the best rotation leaves of the flow.
     flow_px:       median length of the flow.
     """
@@ -48,21 +47,46 @@ class Motion:
 
 
 @dataclass(frozen=True)
-class _Rays:
-    """Matches as the solvers take them: (3, N) rays with z = 1, (N,) weights of median one, and (N,) region ids."""
+class _Matches:
+    """Matches as the solvers take them: (3, N) rays with z = 1, (N,) weights of median one, (N,) region ids, and (N,)
+    inverse depth in view 1 with its relative spread, or None."""
 
     rays_1: np.ndarray
     rays_2: np.ndarray
     weights: np.ndarray
     clusters: np.ndarray
     focal: float
+    inverse_depth: np.ndarray | None
+    depth_spread: np.ndarray | None
 
-    def __getitem__(self, some: np.ndarray) -> "_Rays":
-        return _Rays(self.rays_1[:, some], self.rays_2[:, some], self.weights[some], self.clusters[some], self.focal)
+    def __getitem__(self, some: np.ndarray) -> "_Matches":
+        known = self.inverse_depth is not None
+        return _Matches(
+            self.rays_1[:, some],
+            self.rays_2[:, some],
+            self.weights[some],
+            self.clusters[some],
+            self.focal,
+            self.inverse_depth[some] if known else None,
+            self.depth_spread[some] if known else None,
+        )
 
     @property
     def args(self) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
         return self.rays_1, self.rays_2, self.focal, self.weights
+
+    def refine(self, R: np.ndarray, t: np.ndarray, **options: float) -> pnp.PoseFit:
+        """From (R, t), of which only the line of t matters: its sign is where the points are in front, and its length,
+        where depth is known, that of the median depth."""
+        if t.any():
+            t = t / np.linalg.norm(t)
+            rho = signed_inverse_depth(R, t, self.rays_1, self.rays_2)
+            ratio = float(np.median(rho if self.inverse_depth is None else rho / self.inverse_depth))
+            t = t * (math.copysign(1.0, ratio) if self.inverse_depth is None else ratio or 1e-6)
+        return pnp.refine_pose(R, t, *self.args, self.inverse_depth, self.depth_spread, **options)
+
+    def likelihood(self, R: np.ndarray, t: np.ndarray, noise_px: float) -> tuple[float, float]:
+        return likelihood(R, t, *self.args, noise_px, self.inverse_depth)
 
 
 def estimate_motion(
@@ -78,79 +102,54 @@ def estimate_motion(
     """Motion from matches, and depth in view 1 if there is any.
 
     rays_1, rays_2:  (3, N) float64 with z = 1, N >= 8, finite. scores: (N,) > 0, about one over the expected error.
-    clusters:        (N,) int, the image region of each match, for the covariance.
+    clusters:        (N,) int, the image region of each match: matches of one share the errors of flow and depth.
     depth_1:         (N,) along Z, NaN where unknown; None without any.
     guesses:         further (R, t) to start from, such as the previous motion; the length of t does not matter.
     min_parallax_px: below it there is no translation but one that depth makes certain.
 
     Matches alone leave the motion open where it is slow or the scene is a plane, and depth alone is only as good as the
-    network. So PnP on the depth is a hypothesis beside sample consensus and the guesses; the essential matrix is
-    refined from the best of them; and the pose from depth stays in it as a prior, as far as its own residuals and the
-    matches allow.
+    network. So PnP on the depth is a hypothesis beside sample consensus, the guesses, and the other motion under which
+    a plane looks the same. Each is refined on a few of the matches, the likeliest is chosen, a rotation alone among
+    them, and that one is refined on all matches, with the depth believed as far as it suited the motion.
     """
-    matches = _Rays(rays_1, rays_2, _weights(scores), clusters, focal)
-    some = _subset(len(scores))
-    sample = matches[some]
+    matches = _Matches(rays_1, rays_2, _weights(scores), clusters, focal, *_invert(depth_1))
+    sample = matches[_subset(len(scores))]
     rotation = fit_rotation(*sample.args)
-    parallax_px, flow_px = _parallax(rotation, sample)
+    seen = _parallax(rotation, sample)
+    fits = _hypotheses(sample, rotation, guesses, with_matches_alone=seen[0] >= min_parallax_px)
+    if not fits:
+        return _without_translation(matches, seen)
+    noise = min(fit.noise_px for fit in fits)
+    likelihoods = [sample.likelihood(fit.R, fit.t, noise) for fit in fits]
+    best = max(range(len(fits)), key=lambda i: likelihoods[i][0])
+    mean, spread = likelihoods[best]
+    if mean < sample.likelihood(rotation.R, np.zeros(3), noise)[0] + ROTATION_MARGIN:
+        return _without_translation(matches, seen)
 
-    inverse_depth = spread = from_depth = None
-    if depth_1 is not None and np.count_nonzero(np.isfinite(depth_1)) >= MIN_KNOWN * len(scores):
-        inverse_depth, spread = _invert(depth_1)
-        depth_args = inverse_depth[some], spread[some]
-        from_depth = pnp.refine_pose(rotation.R, np.zeros(3), *sample.args, *depth_args, iterations=8, anneal=10.0)
-
-    if parallax_px < min_parallax_px:
-        if from_depth is not None:
-            fit = pnp.refine_pose(from_depth.R, from_depth.t, *matches.args, inverse_depth, spread)
-            motion = _conclude("pnp", fit, fit.t, np.eye(6), clusters, parallax_px, flow_px)
-            C = motion.covariance[:3, :3] + 1e-15 * np.eye(3)
-            if fit.t @ np.linalg.solve(C, fit.t) > CERTAIN_TRANSLATION:
-                return motion
-        return _without_translation(matches, parallax_px, flow_px)
-
-    starts = [(from_depth.R, from_depth.t)] if from_depth is not None else []
-    starts += [two_view.sample_consensus(sample.rays_1, sample.rays_2, focal), *guesses]
-    starts = _distinct([start for start in starts if start is not None and np.linalg.norm(start[1]) > 0])
-    if not starts:
-        return _without_translation(matches, parallax_px, flow_px)
-    fits = [two_view.refine_essential(R, t, *sample.args, iterations=3) for R, t in starts]
-    best = fits[_cheapest(fits, sample, rotation, inverse_depth[some] if inverse_depth is not None else None)]
-
-    prior = None
-    if from_depth is not None:
-        if best is not fits[0]:  # the depth is to say what it makes of this hypothesis, not of its own
-            rho = signed_inverse_depth(best.R, best.t, sample.rays_1, sample.rays_2)
-            t = best.t * max(float(np.median(rho / depth_args[0])), 1e-3)
-            from_depth = pnp.refine_pose(best.R, t, *sample.args, *depth_args, iterations=4)
-        C = PRIOR_INFLATION**2 * _covariance(from_depth, np.eye(6), sample.clusters)
-        prior = two_view.PosePrior.from_pose(from_depth.R, from_depth.t, C)
-        C_best = _covariance(best, two_view.freedoms(best.t), sample.clusters)
-        if prior.distance(best.R, best.t, C_best) > PRIOR_LIMIT:
-            prior = None
-    fit = two_view.refine_essential(best.R, best.t, *matches.args, iterations=6, anneal=1.0, prior=prior)
-    return _conclude("essential", fit, fit.t, two_view.freedoms(fit.t), clusters, parallax_px, flow_px, prior)
+    if matches.inverse_depth is not None:
+        # As certain as if each region had one depth: a network errs by regions, and thousands of its depths would else
+        # outvote geometry.
+        repeats = np.sqrt(len(scores) / len(np.unique(clusters)))
+        matches = replace(matches, depth_spread=repeats * np.maximum(matches.depth_spread, spread))
+    fit = matches.refine(fits[best].R, fits[best].t, iterations=6, max_noise_px=NOISE_SLACK * noise)
+    if seen[0] >= min_parallax_px:
+        return _conclude("essential", fit, clusters, seen)
+    motion = _conclude("pnp", fit, clusters, seen)
+    C = motion.covariance[:3, :3] + 1e-15 * np.eye(3)
+    is_certain = fit.t @ np.linalg.solve(C, fit.t) > CERTAIN_TRANSLATION
+    return motion if is_certain else _without_translation(matches, seen)
 
 
 def parallax(rays_1: np.ndarray, rays_2: np.ndarray, scores: np.ndarray, focal: float) -> tuple[float, float]:
     """``parallax_px`` and ``flow_px`` of :class:`Motion`, without the rest of it."""
-    sample = _Rays(rays_1, rays_2, _weights(scores), np.zeros(len(scores), np.intp), focal)[_subset(len(scores))]
+    matches = _Matches(rays_1, rays_2, _weights(scores), np.zeros(len(scores), np.intp), focal, None, None)
+    sample = matches[_subset(len(scores))]
     return _parallax(fit_rotation(*sample.args), sample)
 
 
-def _parallax(rotation: RotationFit, sample: _Rays) -> tuple[float, float]:
+def _parallax(rotation: RotationFit, sample: _Matches) -> tuple[float, float]:
     flow = np.hypot(*(sample.rays_2[:2] - sample.rays_1[:2]))
     return float(np.median(rotation.distance_px)), sample.focal * float(np.median(flow))
-
-
-def _distinct(starts: list[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The motions, but those that lead where an earlier one leads."""
-    kept: list[tuple[np.ndarray, np.ndarray]] = []
-    for R, t in starts:
-        t = t / np.linalg.norm(t)
-        if all(np.trace(R.T @ A) < SAME_TRACE or t @ b < SAME_COSINE for A, b in kept):
-            kept.append((R, t))
-    return kept
 
 
 def _subset(n: int) -> np.ndarray:
@@ -163,64 +162,61 @@ def _weights(scores: np.ndarray) -> np.ndarray:
     return np.minimum((scores / np.median(scores)) ** 2, MAX_WEIGHT)
 
 
-def _invert(depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Inverse depth and its spread, with a vague guess where the depth is not known."""
-    known = np.isfinite(depth)
+def _invert(depth: np.ndarray | None) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
+    """Inverse depth and its spread, with a vague guess where the depth is not known; nothing if it hardly ever is."""
+    known = None if depth is None else np.isfinite(depth)
+    if known is None or np.count_nonzero(known) < MIN_KNOWN * len(known):
+        return None, None
     return 1.0 / np.where(known, depth, np.median(depth[known])), np.where(known, DEPTH_SPREAD, UNKNOWN_SPREAD)
 
 
-def _cheapest(
-    fits: list[two_view.EssentialFit], sample: _Rays, rotation: RotationFit, inverse_depth: np.ndarray | None
-) -> int:
-    """Index of the fit with the least robust loss, at the noise of the one with the least noise.
-
-    Two motions can explain a plane, or a crowd of moving cars, equally well. Then depth has a say, and so has
-    parsimony: a large turn that a large translation happens to cancel, all but the parallax that is seen, is unlikely.
-    """
-    if len(fits) == 1:
-        return 0
-    noise = min(fit.noise_px for fit in fits)
-    losses = []
-    for fit in fits:
-        loss = np.mean(geman_mcclure_loss((fit.residual_px / noise) ** 2))
-        if inverse_depth is not None:
-            rho = signed_inverse_depth(fit.R, fit.t, sample.rays_1, sample.rays_2)
-            ratio = rho / inverse_depth
-            ratio /= max(float(np.median(ratio)), 1e-9)
-            loss += DEPTH_SHARE * np.mean(geman_mcclure_loss(((ratio - 1.0) / DEPTH_SPREAD) ** 2))
-        cancelled_px = sample.focal * se3.rotation_angle(fit.R @ rotation.R.T)
-        loss += PARSIMONY * np.log1p(cancelled_px / (np.median(rotation.distance_px) + 1e-9))
-        losses.append(loss)
-    return int(np.argmin(losses))
+def _hypotheses(
+    sample: _Matches,
+    rotation: RotationFit,
+    guesses: tuple[tuple[np.ndarray, np.ndarray], ...],
+    with_matches_alone: bool,
+) -> list[pnp.PoseFit]:
+    """Motions that may be the right one, each already refined a little."""
+    fits = []
+    if sample.inverse_depth is not None:
+        fits.append(sample.refine(rotation.R, np.zeros(3), iterations=8, anneal=10.0))
+    if with_matches_alone:
+        for start in (two_view.sample_consensus(sample.rays_1, sample.rays_2, sample.focal), *guesses):
+            if start is not None and _is_new(*start, fits):
+                fits.append(sample.refine(*start, iterations=3))
+        for fit in tuple(fits):
+            other = two_view.twin(fit.R, fit.t, sample.rays_1, sample.rays_2, fit.noise_px / sample.focal)
+            if other is not None and _is_new(*other, fits):
+                fits.append(sample.refine(*other, iterations=3))
+    return [fit for fit in fits if fit.t.any()]
 
 
-def _without_translation(matches: _Rays, parallax_px: float, flow_px: float) -> Motion:
-    fit = fit_rotation(*matches.args)
-    return _conclude("rotation", fit, np.zeros(3), np.eye(6)[:, 3:], matches.clusters, parallax_px, flow_px)
+def _is_new(R: np.ndarray, t: np.ndarray, fits: list[pnp.PoseFit]) -> bool:
+    """Whether a motion is not standing still and leads elsewhere than those that are there."""
+    length = np.linalg.norm(t)
+    return length > 0 and all(
+        t @ fit.t < SAME_COSINE * length * np.linalg.norm(fit.t) or se3.rotation_angle(R @ fit.R.T) > SAME_ROTATION
+        for fit in fits
+    )
 
 
-Fit = pnp.PoseFit | two_view.EssentialFit | RotationFit
+def _without_translation(matches: _Matches, seen: tuple[float, float]) -> Motion:
+    return _conclude("rotation", fit_rotation(*matches.args), matches.clusters, seen)
 
 
-def _conclude(
-    model: str,
-    fit: Fit,
-    t: np.ndarray,
-    free: np.ndarray,
-    clusters: np.ndarray,
-    parallax_px: float,
-    flow_px: float,
-    prior: two_view.PosePrior | None = None,
-) -> Motion:
-    inliers = (fit.residual_px / fit.noise_px) ** 2 < INLIER_SIGMAS**2
-    C = _covariance(fit, free, clusters, prior)
-    return Motion(model, fit.R, t, C, inliers, fit.noise_px, parallax_px, flow_px)
-
-
-def _covariance(
-    fit: Fit, free: np.ndarray, clusters: np.ndarray, prior: two_view.PosePrior | None = None
-) -> np.ndarray:
-    """(6, 6) of (dt, dr) of a fit whose degrees of freedom are the columns of ``free`` (6, k)."""
+def _conclude(model: str, fit: pnp.PoseFit | RotationFit, clusters: np.ndarray, seen: tuple[float, float]) -> Motion:
+    """The motion of a fit, with its covariance over the degrees of freedom that the model has."""
+    t = np.zeros(3) if model == "rotation" else fit.t
+    free, unit = np.eye(6), np.eye(6)
+    if model == "rotation":
+        free = free[:, 3:]
+    elif model == "essential":
+        length = np.linalg.norm(t)
+        t = t / length
+        unit[:3, :3] = (np.eye(3) - np.outer(t, t)) / length
+        if not fit.has_length:
+            free = pnp.freedoms(t)
     squared = (fit.residual_px / fit.noise_px) ** 2
-    known = None if prior is None else free.T @ prior.information @ free
-    return free @ estimator_covariance(free.T @ fit.jacobian, fit.residual, squared, clusters, known) @ free.T
+    C = estimator_covariance(free.T @ fit.jacobian, fit.residual, squared, clusters)
+    unit = unit @ free
+    return Motion(model, fit.R, t, unit @ C @ unit.T, squared < INLIER_SIGMAS**2, fit.noise_px, *seen)
