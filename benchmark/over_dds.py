@@ -176,7 +176,7 @@ class Nodes:
         self._stack = ExitStack()
         self.processes: list[Process] = []
         for name, arguments in nodes:
-            process = Process(f"depth_pose_ros.nodes.{name}", ["--ros-args", *arguments, *words], log / f"{name}.txt")
+            process = Process(name, ["--ros-args", *arguments, *words], log / f"{name}.txt")
             self._stack.callback(process.stop)
             self.processes.append(process)
 
