@@ -150,6 +150,28 @@ def test_provider_that_onnx_runtime_replaced_silently_is_noticed(flow_model, mon
     assert "asked for CUDAExecutionProvider" in network.backend_reasons[-1]
 
 
+def test_provider_that_fails_in_a_run_is_not_replaced_silently(flow_model, monkeypatch):
+    """ONNX Runtime would make a new session on the CPU and go on."""
+    from onnxruntime.capi import _pybind_state
+
+    class Failing:
+        def __init__(self, inner):
+            self._inner = inner
+
+        def __getattr__(self, name):
+            return getattr(self._inner, name)
+
+        def run(self, *arguments):
+            raise _pybind_state.EPFail("CUDA failure 700: an illegal memory access was encountered")
+
+    network = engines.load_flow(flow_model.path, backend="cpu", threads=1)
+    session = network._runner._session
+    monkeypatch.setattr(session, "_sess", Failing(session._sess))
+    kept = network.features(random_image(1))
+    with pytest.raises(EngineError, match=r"difference failed in onnxruntime .* CUDA failure 700"):
+        network.flow(kept, kept)
+
+
 def test_missing_onnxruntime_is_named(flow_model, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(EngineError, match="pip install onnxruntime"):

@@ -66,12 +66,14 @@ class OnnxRuntimeRunner:
         try:
             session = onnxruntime.InferenceSession(str(file.path), options, providers=providers)
         except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
-            raise ModelError(f"ONNX Runtime cannot load {file.path}: {error}") from error
+            kind = ModelError if provider == CPU else EngineError  # a GPU may be what is wrong
+            raise kind(f"ONNX Runtime cannot load {file.path}: {error}") from error
         if session.get_providers()[0] != provider:
             raise EngineError(
                 f"ONNX Runtime was asked for {provider} but would run on {session.get_providers()[0]}: "
                 "the provider's libraries (CUDA, cuDNN) or a GPU are missing"
             )
+        session.disable_fallback()  # or a GPU that fails in a run would be replaced by the CPU, for good and silently
         _check_names(graph, session, file.path)
         self.backend = f"onnxruntime {provider}" + (" int8" if precision == "int8" else "")
         self._name = graph.name
