@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from typing import TYPE_CHECKING
 
 from depth_pose_ros.config import EngineConfig, NetworkConfig, tunables
-from depth_pose_ros.engines.listener import Listener
 from depth_pose_ros.errors import EngineError
-from depth_pose_ros.options import add_option, configured, size
+from depth_pose_ros.options import add_option, configured, parse_size
 
 if TYPE_CHECKING:
     from depth_pose_ros.engines.manifest import Manifest
@@ -26,24 +24,12 @@ OPTIONS = {
 """The tunables that become options, by config class."""
 
 
-class Terminal(Listener):
-    """Says it on the terminal."""
-
-    def info(self, text: str) -> None:
-        """See Listener."""
-        print(text, flush=True)
-
-    def warning(self, text: str) -> None:
-        """See Listener."""
-        print(f"WARNING: {text}", file=sys.stderr, flush=True)
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``depth_pose build-engines``."""
     shape = parser.add_mutually_exclusive_group()
-    shape.add_argument("--size", type=size, metavar="WxH", help="the networks' input size (default: theirs)")
+    shape.add_argument("--size", type=parse_size, metavar="WxH", help="the networks' input size (default: theirs)")
     shape.add_argument(
-        "--image-size", type=size, metavar="WxH", help="size of the camera's images: the input size that nodes choose"
+        "--image-size", type=parse_size, metavar="WxH", help="size of the camera's images: the input size nodes choose"
     )
     parser.add_argument(
         "--build-only",
@@ -62,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def build(arguments: argparse.Namespace) -> int:
     """0 when every engine is there. EngineError tells which cannot be built, and why."""
     from depth_pose_ros.camera import network_size
-    from depth_pose_ros.engines import find_model, tensorrt
+    from depth_pose_ros.engines import Terminal, find_model, tensorrt
     from depth_pose_ros.engines.cache import EngineCache, cache_folder
     from depth_pose_ros.engines.estimators import NetworkDepth, NetworkFlow
 
@@ -94,6 +80,7 @@ def build(arguments: argparse.Namespace) -> int:
             key = tensorrt.engine_key(manifest.graph, width, height, precision, library)
             print(f"{key}: {cache.plan_path(key)}")
             print(f"  {cache.problem(key) or 'is there'}")
+            print(f"  {tensorrt.count_layers(library, manifest.graph, key)} layers, as {library} reads it")
             for name, value in {**key.to_dict(), "key": key.digest}.items():
                 print(f"  {name + ':':20}{value}")
     return 0

@@ -29,7 +29,7 @@ def configured(config: type[T], arguments: argparse.Namespace, names: Collection
     return config.from_dict({name: getattr(arguments, name) for name in names})
 
 
-def size(text: str) -> tuple[int, int]:
+def parse_size(text: str) -> tuple[int, int]:
     """``640x192`` -> (640, 192)."""
     try:
         width, height = (int(side) for side in text.lower().split("x"))

@@ -19,8 +19,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from depth_pose_ros.config import InputConfig, NetworkConfig, OdometryConfig, Tunable, Tunables, tunables
+from depth_pose_ros.config import EngineConfig, InputConfig, NetworkConfig, OdometryConfig, Tunables, tunables
 from depth_pose_ros.errors import CameraError, ConfigError, DepthPoseError, ImageError
+from depth_pose_ros.options import add_option, configured, parse_size
 from depth_pose_ros.pipeline import one_ahead
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 OPTIONS: dict[type[Tunables], tuple[str, ...] | None] = {
     OdometryConfig: None,
     NetworkConfig: ("flow_model", "depth_model", "backend", "threads"),
+    EngineConfig: None,
     InputConfig: ("rectify", "max_width"),
 }
 """The tunables that become options, by config class; None for all of it."""
@@ -74,30 +76,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--ply", action="store_true", help="write a coloured point cloud of the whole path, cloud.ply")
     networks = parser.add_argument_group("networks")
     networks.add_argument(
-        "--size", type=_size, metavar="WxH", help="the networks' input size (default: theirs, in the image's shape)"
+        "--size",
+        type=parse_size,
+        metavar="WxH",
+        help="the networks' input size (default: theirs, in the image's shape)",
     )
-    groups = {OdometryConfig: parser.add_argument_group("odometry"), NetworkConfig: networks, InputConfig: source}
+    groups = {
+        OdometryConfig: parser.add_argument_group("odometry"),
+        NetworkConfig: networks,
+        EngineConfig: parser.add_argument_group("TensorRT engines"),
+        InputConfig: source,
+    }
     for config, names in OPTIONS.items():
         for item in tunables(config):
             if names is None or item.name in names:
-                _add_option(groups[config], item)
-
-
-def _add_option(group: Any, item: Tunable) -> None:
-    name = "--" + item.name.replace("_", "-")
-    default = str(item.default).lower() if item.type is bool else item.default
-    text = f"{item.help} ({item.allowed}; default: {default})".replace("%", "%%")
-    if item.type is bool:
-        group.add_argument(name, action=argparse.BooleanOptionalAction, default=item.default, help=text)
-    else:
-        metavar = item.name.rpartition("_")[2].upper()
-        group.add_argument(name, type=item.type, default=item.default, metavar=metavar, help=text)
-
-
-def _configured(config: type[Tunables], arguments: argparse.Namespace) -> Any:
-    """A config from the options; ConfigError names the one that is out of range."""
-    names = OPTIONS[config] or [item.name for item in tunables(config)]
-    return config.from_dict({name: getattr(arguments, name) for name in names})
+                add_option(groups[config], item)
 
 
 def _positive(text: str) -> int:
@@ -105,16 +98,6 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value}; expected 1 or more")
     return value
-
-
-def _size(text: str) -> tuple[int, int]:
-    try:
-        width, height = (int(side) for side in text.lower().split("x"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}; expected WIDTHxHEIGHT, e.g. 640x192") from None
-    if width <= 0 or height <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r}; both sides must be above 0")
-    return width, height
 
 
 # ------------------------------------------------------------------------------------------------------------ the run
@@ -157,8 +140,10 @@ def process(
     """The chosen frames of a sequence through the odometry. The results, not yet written, and why it ended early."""
     from depth_pose_ros.evaluation.record import read_truth
 
-    odometry_config = _configured(OdometryConfig, arguments)
-    network_config, input_config = _configured(NetworkConfig, arguments), _configured(InputConfig, arguments)
+    odometry_config, network_config, engine_config, input_config = (
+        configured(config, arguments, OPTIONS[config])
+        for config in (OdometryConfig, NetworkConfig, EngineConfig, InputConfig)
+    )
     truth = (
         read_truth(arguments.truth, getattr(sequence, "stamps_ns", None)) if arguments.truth else sequence.ground_truth
     )
@@ -169,7 +154,7 @@ def process(
         + ("" if camera.is_rectified else f", {camera.distortion_model} distortion")
     )
     image_size = (camera.image_width, camera.image_height)
-    odometry, size, networks = _load(network_config, odometry_config, image_size, arguments.size)
+    odometry, size, networks = _load(network_config, engine_config, odometry_config, image_size, arguments.size)
     for line in networks:
         console.print(line)
     rectifier = _rectifier(camera, size, input_config)
@@ -203,11 +188,15 @@ def _make_folder(out: Path) -> None:
 
 
 def _load(
-    config: NetworkConfig, odometry_config: OdometryConfig, image: tuple[int, int], size: tuple[int, int] | None
+    config: NetworkConfig,
+    engine_config: EngineConfig,
+    odometry_config: OdometryConfig,
+    image: tuple[int, int],
+    size: tuple[int, int] | None,
 ) -> tuple[VisualOdometry, tuple[int, int], list[str]]:
     """The odometry with its networks, their input size, and a line on each of them."""
     from depth_pose_ros.camera import network_size
-    from depth_pose_ros.engines import find_model, load_depth, load_flow
+    from depth_pose_ros.engines import Terminal, find_model, load_depth, load_flow
     from depth_pose_ros.odometry import VisualOdometry
 
     if config.depth_model == "none" and odometry_config.scale_source == "network":
@@ -221,10 +210,11 @@ def _load(
         manifests.append(find_model(config.depth_model, "depth"))
     multiple = math.lcm(*(manifest.inputs.multiple_of for manifest in manifests))
     size = size or network_size(image, flow_manifest.recommended_size, multiple)
-    flow = load_flow(config.flow_model, *size, config.backend, config.threads)
+    options = (config.backend, config.threads, engine_config, Terminal())
+    flow = load_flow(config.flow_model, *size, *options)
     depth = None
     if config.depth_model != "none":
-        depth = load_depth(config.depth_model, *size, config.backend, config.threads)
+        depth = load_depth(config.depth_model, *size, *options)
     networks = [network for network in (flow, depth) if network is not None]
     lines = [f"{n.manifest.name} at {size[0]} x {size[1]} on {n.backend}" for n in networks]
     lines += dict.fromkeys(f"not {reason}" for network in networks for reason in network.backend_reasons)

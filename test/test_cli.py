@@ -135,7 +135,7 @@ def drive(tmp_path_factory) -> Path:
 def without_networks(monkeypatch):
     """The real odometry on classical flow, so that the command is tested where no network was exported."""
 
-    def load(network_config, odometry_config, image_size, size):
+    def load(network_config, engine_config, odometry_config, image_size, size):
         size = size or image_size
         return VisualOdometry(DisFlow(*size), None, odometry_config), size, []
 

@@ -211,7 +211,7 @@ def drive(tmp_path_factory):
 
 @pytest.fixture
 def without_networks(monkeypatch):
-    def load(network_config, odometry_config, image_size, size):
+    def load(network_config, engine_config, odometry_config, image_size, size):
         size = size or image_size
         return VisualOdometry(DisFlow(*size), None, odometry_config), size, []
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from depth_pose_ros import engines
+from depth_pose_ros import cli, engines
 from depth_pose_ros.config import EngineConfig
 from depth_pose_ros.engines import tensorrt
 from depth_pose_ros.engines.cache import cache_folder
@@ -424,3 +424,31 @@ def test_without_a_listener_warnings_reach_pythons_log(machine, models, tmp_path
     with caplog.at_level(logging.WARNING, "depth_pose_ros"):
         engines.load_depth(models["depth"].path, *SIZE, "tensorrt", 1, config)
     assert "DISAGREES" in caplog.text
+
+
+# ------------------------------------------------------------------------------------------------------ the command
+def test_command_builds_checks_and_says_what_it_would_build(machine, models, tmp_path, capsys):
+    options = ["--flow-model", str(models["flow"].path), "--depth-model", str(models["depth"].path)]
+    build = ["build-engines", *options, "--engine-cache", str(tmp_path / "engines"), "--image-size", "80x48"]
+    assert cli.main([*build, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    for name in ("difference", "mean"):
+        for precision in ("fp16", "fp32"):
+            assert f"{name} ({precision}, 60x36): {tmp_path}/engines/{name}.{precision}.60x36." in said
+    assert "gpu:                Orin\n" in said and said.count("there is no TensorRT engine") == 4
+    assert kept(tmp_path, "plan") == []
+
+    machine.wrong = {"fp16": "nan"}
+    assert cli.main(build) == 0
+    said = capsys.readouterr()
+    assert "mean is ready at 60x36 on TensorRT 10.3.0 fp32 on Orin" in said.out
+    assert said.err.count("WARNING: ") == 2 and "DISAGREES" in said.err
+    assert machine.builds == 4
+    assert cli.main([*build, "--dry-run"]) == 0
+    assert capsys.readouterr().out.count("is there\n") == 4
+
+    machine.wrong = {"fp16": "nan", "fp32": "nan"}
+    assert cli.main([*build, "--build-only", "--engine-precision", "fp16"]) == 0  # runs nothing, finds nothing
+    assert cli.main(build) == 2
+    assert "no backend can run difference" in capsys.readouterr().err
+    assert machine.builds == 4

@@ -6,7 +6,7 @@ from depth_pose_ros.config import EngineConfig
 from depth_pose_ros.engines.engine import DepthEstimator, FlowEstimator, FlowField
 from depth_pose_ros.engines.estimators import NetworkDepth, NetworkFlow
 from depth_pose_ros.engines.ladder import BACKENDS, may_build
-from depth_pose_ros.engines.listener import Listener
+from depth_pose_ros.engines.listener import Listener, Terminal
 from depth_pose_ros.engines.manifest import Manifest, available_models, find_model, model_path
 from depth_pose_ros.engines.self_check import SelfCheck, compare, load_self_check
 
@@ -20,6 +20,7 @@ __all__ = [
     "NetworkDepth",
     "NetworkFlow",
     "SelfCheck",
+    "Terminal",
     "available_models",
     "find_model",
     "load_depth",

@@ -1,6 +1,7 @@
 """Who hears what opening a network has to say, and how long it still takes."""
 
 import logging
+import sys
 
 
 class Listener:
@@ -25,3 +26,15 @@ class Listener:
 
     def idle(self) -> None:
         """The long work is over."""
+
+
+class Terminal(Listener):
+    """Says it on the terminal."""
+
+    def info(self, text: str) -> None:
+        """See Listener."""
+        print(text, flush=True)
+
+    def warning(self, text: str) -> None:
+        """See Listener."""
+        print(f"WARNING: {text}", file=sys.stderr, flush=True)

@@ -139,13 +139,7 @@ def build_plan(library: Library, graph: Graph, key: EngineKey, config: EngineCon
     EngineError when TensorRT cannot take the graph (with the node it stumbles over) or cannot build it.
     """
     trt, log = library.module, library.log
-    log.errors.clear()
-    try:
-        builder = trt.Builder(log)
-    except TypeError as error:  # it is a null pointer without a working GPU
-        raise EngineError(f"{library} cannot build here: {log.why()}") from error
-    network, _parser = parse(library, builder, graph, key.precision, key.width, key.height)
-
+    builder, network, _parser = parse(library, graph, key)
     settings = builder.create_builder_config()
     settings.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, config.engine_workspace << 20)
     if key.precision == "fp32":
@@ -168,16 +162,26 @@ def build_plan(library: Library, graph: Graph, key: EngineKey, config: EngineCon
     return bytes(plan)
 
 
-def parse(library: Library, builder: Any, graph: Graph, precision: str, width: int, height: int) -> tuple[Any, Any]:
-    """The graph as a strongly typed network of one size, and the parser, which holds the weights: keep both."""
+def parse(library: Library, graph: Graph, key: EngineKey) -> tuple[Any, Any, Any]:
+    """Builder, strongly typed network of one size, and parser, which holds the weights: keep all three."""
     trt, log = library.module, library.log
+    log.errors.clear()
+    try:
+        builder = trt.Builder(log)
+    except TypeError as error:  # it is a null pointer without a working GPU
+        raise EngineError(f"{library} cannot build here: {log.why()}") from error
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
-    path = graph.files[precision].path
+    path = graph.files[key.precision].path
     if not parser.parse_from_file(str(path)):
         raise EngineError(f"{library} cannot take {path.name}: {_parser_errors(parser) or log.why()}")
-    _fix_size(network, graph, width, height, path)
-    return network, parser
+    _fix_size(network, graph, key.width, key.height, path)
+    return builder, network, parser
+
+
+def count_layers(library: Library, graph: Graph, key: EngineKey) -> int:
+    """Of the network that is handed to the builder, arithmetic on sizes and constants included."""
+    return parse(library, graph, key)[1].num_layers
 
 
 def _parser_errors(parser: Any) -> str:

@@ -185,7 +185,9 @@ def flow_of_sequence(sequence: Sequence, arguments: argparse.Namespace) -> tuple
     import cv2
 
     from depth_pose_ros.camera import network_size
-    from depth_pose_ros.engines import find_model, load_flow
+    from depth_pose_ros.config import EngineConfig
+    from depth_pose_ros.engines import Terminal, find_model, load_flow
+    from depth_pose_ros.options import configured
 
     manifest, found, network = find_model(arguments.flow_model, "flow"), [], None
     for index in range(len(sequence) - 1):
@@ -196,7 +198,8 @@ def flow_of_sequence(sequence: Sequence, arguments: argparse.Namespace) -> tuple
         if network is None:
             recommended = network_size((width, height), manifest.recommended_size, manifest.inputs.multiple_of)
             size = arguments.size or recommended
-            network = load_flow(arguments.flow_model, *size, arguments.backend, arguments.threads)
+            engine = configured(EngineConfig, arguments)
+            network = load_flow(arguments.flow_model, *size, arguments.backend, arguments.threads, engine, Terminal())
         features = []
         for i in (index, index + 1):
             image = sequence[i][1]
