@@ -129,3 +129,30 @@ def test_topics_and_services_of_the_readme_are_those_of_the_node():
     assert told == topics
     told = {name.replace("~", "/vo_node"): kind for name, kind in rows_of_table(text, "| Service | Type |").items()}
     assert told == services
+
+
+def test_commands_of_the_jetson_page_are_understood():
+    """Every `depth_pose build-engines ...` line, by the command's own parser."""
+    import argparse
+    import shlex
+
+    from depth_pose_ros import build_engines
+
+    text = (ROOT / "docs" / "jetson.md").read_text() + (ROOT / "docker" / "Dockerfile.jetson").read_text()
+    lines = re.findall(r"depth_pose build-engines((?: +--?[\w-]+| +\d+x\d+)+)", text)
+    assert len(lines) >= 3
+    for line in lines:
+        parser = argparse.ArgumentParser()
+        build_engines.add_arguments(parser)
+        parser.parse_args(shlex.split(line))
+
+
+def test_dockerfiles_copy_and_start_what_there_is():
+    files = sorted((ROOT / "docker").glob("Dockerfile.*"))
+    assert [path.name for path in files] == ["Dockerfile.jazzy", "Dockerfile.jetson"]
+    for path in files:
+        text = path.read_text()
+        assert 'CMD ["ros2", "launch", "depth_pose_ros", "vo.launch.py"]' in text
+        (entry,) = re.findall(r'ENTRYPOINT \["/workspace/src/depth_pose_ros/(\S+)"\]', text)
+        assert (ROOT / entry).stat().st_mode & 0o111
+    assert (ROOT / "launch" / "vo.launch.py").is_file()
