@@ -104,6 +104,9 @@ def main(arguments: list[str] | None = None) -> int:
             failures += _run(part, options)
         except (DepthPoseError, OSError) as error:
             failures.append(f"{part}: {error}")
+        except KeyboardInterrupt:
+            print(f"benchmark: interrupted in part {part}", file=sys.stderr)
+            return 130
     for failure in failures:
         print(f"benchmark: {failure}", file=sys.stderr)
     return 1 if failures else 0

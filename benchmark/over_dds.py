@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import rclpy
 from nav_msgs.msg import Odometry
-from rclpy.executors import SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
@@ -129,8 +129,11 @@ class Camera:
         return stamp
 
     def _spin_until(self, end: float) -> None:
-        while (left := end - time.monotonic()) > 0:
-            self._executor.spin_once(timeout_sec=left)
+        try:
+            while (left := end - time.monotonic()) > 0:
+                self._executor.spin_once(timeout_sec=left)
+        except ExternalShutdownException:  # rclpy's answer to SIGINT and SIGTERM
+            raise KeyboardInterrupt from None
 
     def run(self, nodes: Nodes, rate: float, seconds: float, sample: Callable[[float], None] | None = None) -> Run:
         """So many images a second, for ``SETTLE`` and then ``seconds`` that count.
