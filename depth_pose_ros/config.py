@@ -169,6 +169,14 @@ class OdometryConfig(Tunables):
         minimum=0.05,
         maximum=20.0,
     )
+    shared_error_px: float = tunable(
+        0.3,
+        "Error that all matches of a frame may have in common: no rotation or translation is said to be known better "
+        "than this. In pixels of an image 1000 pixels wide.",
+        unit="px",
+        minimum=0.0,
+        maximum=20.0,
+    )
     max_gap: float = tunable(
         1.0,
         "Longest time between two frames that are still compared; after a longer gap a new pair starts at the old "

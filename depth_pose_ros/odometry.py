@@ -396,6 +396,9 @@ class VisualOdometry:
         C = covariance.of_pose_in_first_view(R, factor * t, unit @ C @ unit, scale.spread if moved else 0.0)
         if not moved:  # but what would be too small to be seen
             C[:3, :3] = (factor * pair.distance * motion.parallax_px / focal) ** 2 * np.eye(3)
+        # What all matches of a frame may have in common does not show in how far they differ.
+        shared = self.config.shared_error_px * view.camera.width / 1000.0 / focal
+        C += np.diag([(factor * pair.distance * shared) ** 2] * 3 + [shared**2] * 3)
         T_reference_current = se3.make_pose(R.T, -R.T @ t * factor)
         view.T_odom_camera = reference.T_odom_camera @ T_reference_current
         view.pose_covariance = covariance.along_path(

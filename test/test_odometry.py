@@ -165,7 +165,8 @@ def test_drive_in_the_unit_of_the_network(unit):
 
 def test_errors_are_about_as_large_as_the_covariance_says():
     ratios = []
-    corridor = Corridor(SceneDepth(), scale_source="network")
+    # What the matches themselves show: this flow has no error that all of them share, as a network's may.
+    corridor = Corridor(SceneDepth(), scale_source="network", shared_error_px=0.0)
     for i in range(12):
         estimate = corridor.see(pose(z=0.4 * i, yaw=0.5 * i))
         if i:
@@ -174,6 +175,14 @@ def test_errors_are_about_as_large_as_the_covariance_says():
             error = se3.so3_log(estimate.T_previous_current[:3, :3] @ step[:3, :3].T)
             ratios.append(error @ np.linalg.solve(estimate.motion_covariance[3:, 3:], error) / 3.0)
     assert 0.1 < np.mean(ratios) < 10.0
+
+
+def test_no_motion_is_said_to_be_known_better_than_the_shared_error():
+    corridor = Corridor(SceneDepth(), scale_source="network", shared_error_px=2.0)
+    corridor.see(pose())
+    estimate = corridor.see(pose(z=0.4))
+    shared = 2.0 * CAMERA.width / 1000.0 / np.sqrt(CAMERA.fx * CAMERA.fy)
+    assert np.linalg.eigvalsh(estimate.motion_covariance[3:, 3:]).min() > 0.99 * shared**2
 
 
 def test_start_pose():
