@@ -1,0 +1,154 @@
+"""Whether the covariances tell the truth: errors on rendered sequences in units of what the odometry says of itself.
+
+    python -m benchmark.covariance [--seed S] [--count N] [--cache DIR] [--out FILE.json]
+
+NEES is the normalised estimation error squared over its degrees of freedom: 1 where a covariance is right, more where
+it promises too much. Within 1, 2 and 3 sigma is what holds 68.3, 95.4 and 99.7 % of errors of that many dimensions. The
+unit of the odometry is not the metre: each sequence is brought to the true length by one factor, so the scale
+counts only as far as it varies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from benchmark.result import Result, Table, markdown
+from benchmark.timing import Reference
+from benchmark.world_sequences import MOTIONS, RATE_HZ, WorldSequence, cached_sequence
+from depth_pose_ros.camera import PinholeCamera, network_size
+from depth_pose_ros.config import OdometryConfig
+from depth_pose_ros.engines import load_depth, load_flow
+from depth_pose_ros.evaluation.files import write_text
+from depth_pose_ros.geometry import se3
+from depth_pose_ros.odometry import Estimate, Frame, State, VisualOdometry
+
+FLOOR = 1e-18  # added to variances, so that a motion that is known exactly can be divided by
+
+
+def track(sequence: WorldSequence) -> list[Estimate]:
+    """The real networks and the odometry over a sequence, one thread."""
+    height, width = sequence.images.shape[1:3]
+    K = sequence.K
+    camera = PinholeCamera(width, height, K[0, 0], K[1, 1], K[0, 2], K[1, 2])
+    size = network_size((width, height), (640, 192), 64)
+    flow, depth = (load("default", *size, "auto", 1) for load in (load_flow, load_depth))
+    odometry = VisualOdometry(flow, depth, OdometryConfig())
+    return [odometry.process(frame) for frame in frames_of(sequence.images, camera, size)]
+
+
+def frames_of(images: np.ndarray, camera: PinholeCamera, size: tuple[int, int]) -> list[Frame]:
+    """Frames of (F, H, W, 3) images of one camera."""
+    return [
+        Frame(
+            round((index + 1) * 1e9 / RATE_HZ),
+            cv2.resize(image, size, interpolation=cv2.INTER_AREA),
+            cv2.cvtColor(image, cv2.COLOR_BGR2GRAY),
+            camera,
+        )
+        for index, image in enumerate(images)
+    ]
+
+
+def errors(estimates: list[Estimate], poses: np.ndarray) -> dict[str, list[tuple[float, int]]]:
+    """By what is judged: squared Mahalanobis distances of the errors, each with its degrees of freedom.
+
+    poses: (F, 4, 4) true poses of the camera.
+    """
+    pairs = [se3.inverse(a) @ b for a, b in pairwise(poses)]
+    steps = list(zip(estimates[1:], pairs, strict=True))
+    factor = _factor(steps)
+    found: dict[str, list[tuple[float, int]]] = {}
+    for estimate, T in steps:
+        if estimate.state in (State.TRACKING, State.STATIONARY):
+            error, C = _error(estimate.T_previous_current, T, estimate.motion_covariance, factor)
+            found.setdefault("rotation", []).append((_squared(error[3:], C[3:, 3:]), 3))
+            found.setdefault("translation", []).append((_squared(error[:3], C[:3, :3]), 3))
+            found.setdefault("step", []).append((_squared(error, C), 6))
+    last = estimates[-1]
+    error, C = _error(last.T_odom_camera, se3.inverse(poses[0]) @ poses[-1], last.pose_covariance, factor)
+    found["path"] = [(_squared(error, C), 6)]
+    return found
+
+
+def _factor(steps: list[tuple[Estimate, np.ndarray]]) -> float:
+    """Units of the odometry in a metre: the median over the steps that translate by both accounts."""
+    logs = [
+        np.log(np.linalg.norm(estimate.T_previous_current[:3, 3]) / np.linalg.norm(T[:3, 3]))
+        for estimate, T in steps
+        if np.linalg.norm(estimate.T_previous_current[:3, 3]) > 1e-9 and np.linalg.norm(T[:3, 3]) > 1e-4
+    ]
+    return float(np.exp(np.median(logs))) if logs else 1.0
+
+
+def _error(found: np.ndarray, true: np.ndarray, covariance: np.ndarray, factor: float) -> tuple[np.ndarray, np.ndarray]:
+    turn = se3.so3_log(true[:3, :3] @ found[:3, :3].T)
+    return np.concatenate([factor * true[:3, 3] - found[:3, 3], turn]), covariance + FLOOR * np.eye(6)
+
+
+def _squared(error: np.ndarray, C: np.ndarray) -> float:
+    return float(error @ np.linalg.solve(C, error))
+
+
+def summary(found: dict[str, dict[str, list[tuple[float, int]]]]) -> Table:
+    """By motion: NEES, its median over its expected median, and the shares inside; lists of all sequences together."""
+    from scipy.stats import chi2
+
+    rows = []
+    for motion, kinds in found.items():
+        for kind, values in kinds.items():
+            squared, freedoms = np.array([v[0] for v in values]), values[0][1]
+            bounds = chi2.ppf([0.025, 0.975], freedoms * len(squared)) / (freedoms * len(squared))
+            inside = [float(np.mean(squared < chi2.ppf(p, freedoms))) for p in (0.683, 0.954, 0.997)]
+            rows.append(
+                [
+                    f"{motion}, {kind}",
+                    len(squared),
+                    f"{squared.mean() / freedoms:.2f}",
+                    f"{bounds[0]:.2f} to {bounds[1]:.2f}",
+                    f"{np.median(squared) / chi2.ppf(0.5, freedoms):.2f}",
+                    *(f"{100 * share:.1f}" for share in inside),
+                ]
+            )
+    columns = ["", "errors", "NEES", "95 % bounds", "median over expected", "in 1 sigma, %", "2 sigma", "3 sigma"]
+    return Table("Errors in units of the covariance", columns, rows, "Expected inside: 68.3, 95.4 and 99.7 %.")
+
+
+def run(seed: int = 6000, count: int = 8, frames: int = 16, cache: Path | None = None) -> Result:
+    """``count`` sequences of each motion through the shipped networks."""
+    cv2.setNumThreads(1)
+    result = Result("covariance", {"seed": seed, "count": count, "frames": frames})
+    found: dict[str, dict[str, list[tuple[float, int]]]] = {}
+    for motion in MOTIONS:
+        for index in range(count):
+            sequence = cached_sequence(motion, seed + index, frames, cache)
+            for kind, values in errors(track(sequence), sequence.T_world_camera).items():
+                found.setdefault(motion, {}).setdefault(kind, []).extend(values)
+    result.tables = [summary(found)]
+    result.details = {"squared": found}
+    return result
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=6000)
+    parser.add_argument("--count", type=int, default=8, help="sequences of each motion (default: 8)")
+    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--cache", type=Path, help="folder in which rendered sequences are kept")
+    parser.add_argument("--out", type=Path, help="file for the result, JSON")
+    options = parser.parse_args()
+    reference = Reference()
+    document = run(options.seed, options.count, options.frames, options.cache).document(reference)
+    print(markdown(document))
+    if options.out:
+        write_text(options.out, json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
