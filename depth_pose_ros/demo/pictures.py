@@ -119,7 +119,7 @@ def _perspective_view(cloud: Cloud, cameras: np.ndarray, reach: float) -> np.nda
     keep = distance > 0.02 * reach
     radius = np.clip(np.ceil(cloud.sizes[keep] / distance[keep] * focal), 1, 8).astype(int)
     image = np.tile(BACKGROUND, (height, width, 1))
-    _splat(image, pixels[keep], distance[keep], cloud.colours[keep, ::-1], radius)
+    splat(image, pixels[keep], distance[keep], cloud.colours[keep, ::-1], radius)
     pixels, distance = project(cameras)
     line = np.round(pixels[distance > 0.02 * reach] * 16).astype(np.int32)
     colour = tuple(int(ESTIMATE[i : i + 2], 16) for i in (1, 3, 5))
@@ -133,11 +133,11 @@ def _top_view(cloud: Cloud, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     pixels = (cloud.points[:, [0, 2]] - low) * per_unit
     radius = np.clip(np.ceil(0.8 * cloud.sizes * per_unit), 1, 4).astype(int)
     image = np.tile(BACKGROUND, (height, width, 1))
-    _splat(image, pixels, cloud.points[:, 1], cloud.colours[:, ::-1], radius)
+    splat(image, pixels, cloud.points[:, 1], cloud.colours[:, ::-1], radius)
     return image
 
 
-def _splat(image: np.ndarray, pixels: np.ndarray, order: np.ndarray, colours: np.ndarray, radius: np.ndarray) -> None:
+def splat(image: np.ndarray, pixels: np.ndarray, order: np.ndarray, colours: np.ndarray, radius: np.ndarray) -> None:
     """Paint points as squares of 2 * radius - 1 pixels; those with a small ``order`` lie in front."""
     height, width = image.shape[:2]
     back_to_front = np.argsort(-order, kind="stable")
