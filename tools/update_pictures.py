@@ -1,7 +1,7 @@
 """Makes the pictures of README and docs anew, from the shipped weights and drives that this package renders itself.
 
     python tools/update_pictures.py                demo, stages and report: some minutes
-    python tools/update_pictures.py --animation    docs/images/drive.webp, too: renders a longer drive first (needs torch)
+    python tools/update_pictures.py --animation    docs/images/drive.webp, too, of a longer drive (needs torch)
 
 Needs what `make test` installs; the report's picture also needs chromium. Nothing photographed is used.
 """
@@ -76,7 +76,7 @@ def stages(out: Path) -> None:
         ("1  image, rectified and resized", image),
         ("2  optical flow to it: hue is direction", cv2.resize(flow_picture(e.flow.forward), (width, height))),
         (
-            "3  how far each vector is trusted: black where flow there and back disagree",
+            "3  how far each vector is trusted (black: not)",
             colour(trust, cv2.COLORMAP_MAGMA, image),
         ),
         (f"3  {len(e.points_2)} matches, spread over the image", chosen),
@@ -88,7 +88,7 @@ def stages(out: Path) -> None:
         axes.imshow(picture[..., ::-1])
         axes.set_title(title, loc="left", fontsize=12, color=figures.INK)
         axes.set_axis_off()
-    figures.save(figure, IMAGES / "stages.png")
+    (IMAGES / "stages.jpg").write_bytes(figures.jpeg(figure))
 
 
 def colour(values: np.ndarray, colours: int, like: np.ndarray) -> np.ndarray:
@@ -100,9 +100,8 @@ def colour(values: np.ndarray, colours: int, like: np.ndarray) -> np.ndarray:
 
 def report(out: Path) -> None:
     """The top of the report of the drive, as a browser shows it."""
-    browser = next(
-        (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
-    )
+    browsers = ("chromium", "chromium-browser", "google-chrome")
+    browser = next((path for name in browsers if (path := shutil.which(name))), "")
     if not browser:
         print("no chromium: docs/images/report.png stays as it is")
         return
@@ -112,7 +111,7 @@ def report(out: Path) -> None:
     words = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1100,1400"]
     page = (out / "report.html").resolve().as_uri()
     subprocess.run([browser, *words, f"--screenshot={shot}", page], check=True, capture_output=True)
-    image = cv2.imread(str(shot))
+    image = cv2.imread(str(shot))[:1250]
     cv2.imwrite(str(IMAGES / "report.png"), image, [cv2.IMWRITE_PNG_COMPRESSION, 9])
 
 
@@ -155,9 +154,8 @@ class Animation:
 
     def _from_behind(self, width: int, height: int) -> np.ndarray:
         """The view from behind and above the camera, nearer points in front."""
-        cloud = pictures.Cloud(
-            *(np.concatenate([getattr(c, n) for c in self._clouds]) for n in ("points", "colours", "sizes"))
-        )
+        parts = ("points", "colours", "sizes")
+        cloud = pictures.Cloud(*(np.concatenate([getattr(c, name) for c in self._clouds]) for name in parts))
         T = self._poses[-1]
         eye = T[:3, 3] + T[:3, :3] @ (self._reach * np.array([0.0, -0.35, -0.6]))
         forward = T[:3, :3] @ np.array([0.0, 0.35, 1.0])
