@@ -173,7 +173,7 @@ def test_demo_from_end_to_end(tmp_path):
     assert result.returncode == 0, result.stdout + result.stderr
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["played"], summary["answered"], summary["dropped"]) == (6, 5, 0)
-    for topic, messages in {"odom": 5, "status": 6, "depth/image": 6, "points": 6, "flow/image": 5}.items():
+    for topic, messages in {"image": 6, "odom": 5, "status": 6, "depth/image": 6, "points": 6, "flow/image": 5}.items():
         assert summary["topics"][topic][:2] == [messages, messages], f"{topic}: count, and count with an image's stamp"
     assert summary["truth"]["pairs"] == 5
     for name in ("trajectory.png", "frames.png", "cloud.png"):

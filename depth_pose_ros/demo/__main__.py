@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from depth_pose_ros.demo.processes import Process
-from depth_pose_ros.demo.recording import TOPICS, Recording, read_recording
+from depth_pose_ros.demo.recording import INPUTS, TOPICS, Recording, read_recording
 from depth_pose_ros.demo.summary import Played, Summary, camera_trajectory, summarise
 from depth_pose_ros.errors import DepthPoseError, SequenceError
 from depth_pose_ros.evaluation.files import write_text
@@ -123,9 +123,9 @@ def record(options: argparse.Namespace, source: str, sequence: Sequence, console
             return process
 
         node = start("vo_node", ros_arguments)
-        recorder = start("bag_recorder", [str(bag), *TOPICS])
+        recorder = start("bag_recorder", [str(bag), *TOPICS, "--later", *INPUTS])
         wait_until_ready(recorder, [node, recorder])
-        words = [source, "--rate", options.rate, "--frame-id", FRAME_ID, *sequence_words(options)]
+        words = [source, "--rate", options.rate, "--frame-id", FRAME_ID, "--subscribers", "2", *sequence_words(options)]
         player = start("camera_player", words)
         played = follow(player, [node, recorder], chosen_count(sequence, options), console)
         time.sleep(1.0)  # the last answers are on their way

@@ -26,6 +26,8 @@ TOPICS = (
     "/tf",
     "/diagnostics",
 )
+INPUTS = ("image", "camera_info")
+"""Recorded too, so that the bag can be looked at (Foxglove) and played again; they come last."""
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """Records topics to an MCAP bag without rosbag2: raw subscriptions and the writer of ``rosbags``.
 
 ``bag_recorder OUT topic [topic ...]`` waits for a publisher of each topic, takes its type and QoS, prints ``ready`` on
-standard output once it has all of them, and records until it is interrupted. Names follow ``--ros-args -r``.
+standard output once it has all of them but those named with ``--later``, and records until it is interrupted. Names
+follow ``--ros-args -r``.
 """
 
 from __future__ import annotations
@@ -34,8 +35,11 @@ def message_class(name: str) -> type:
 class BagRecorder(Node):
     """Writes every message of the given topics, as it came, with the time at which it came."""
 
-    def __init__(self, path: Path, topics: list[str]) -> None:
-        """``path``: the folder of the bag, which must not exist yet. SequenceError when it cannot be written."""
+    def __init__(self, path: Path, topics: list[str], later: list[str] = ()) -> None:
+        """``path``: the folder of the bag, which must not exist yet. SequenceError when it cannot be written.
+
+        later: topics that may appear after all others.
+        """
         try:
             from rosbags.rosbag2 import StoragePlugin, Writer
             from rosbags.typesys import Stores, get_typestore
@@ -52,20 +56,26 @@ class BagRecorder(Node):
             raise SequenceError(f"cannot write a bag at {path}: {error}") from error
         self._typestore = get_typestore(Stores.LATEST)
         self._waiting = [self.resolve_topic_name(topic) for topic in topics]
+        self._later = [self.resolve_topic_name(topic) for topic in later]
+        self._ready = False
         self._polls = 0
-        self.counts = dict.fromkeys(self._waiting, 0)
+        self.counts = dict.fromkeys([*self._waiting, *self._later], 0)
         self._poll = self.create_timer(0.1, self._find_publishers)
 
     def _find_publishers(self) -> None:
-        for topic in list(self._waiting):
-            publishers = self.get_publishers_info_by_topic(topic)
-            if publishers:
-                self._record(topic, publishers)
-                self._waiting.remove(topic)
+        for topics in (self._waiting, self._later):
+            for topic in list(topics):
+                publishers = self.get_publishers_info_by_topic(topic)
+                if publishers:
+                    self._record(topic, publishers)
+                    topics.remove(topic)
         self._polls += 1
         if not self._waiting:
-            self._poll.cancel()
-            print("ready", flush=True)
+            if not self._ready:
+                self._ready = True
+                print("ready", flush=True)
+            if not self._later:
+                self._poll.cancel()
         elif self._polls % 50 == 0:
             self.get_logger().warning(f"nobody publishes {', '.join(self._waiting)} yet")
 
@@ -101,5 +111,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Record topics to an MCAP bag until interrupted.")
     parser.add_argument("out", type=Path, help="folder of the bag; must not exist yet")
     parser.add_argument("topics", nargs="+", metavar="topic")
+    parser.add_argument("--later", nargs="+", default=[], metavar="topic", help="topics that are not waited for")
     options = parser.parse_args(remove_ros_args(arguments)[1:])
-    return run(lambda: BagRecorder(options.out, options.topics), arguments)
+    return run(lambda: BagRecorder(options.out, options.topics, options.later), arguments)

@@ -28,7 +28,7 @@ from depth_pose_ros.camera import CameraModel
 from depth_pose_ros.errors import DepthPoseError
 from depth_pose_ros.nodes.messages import header, image_message, stamp_ns
 from depth_pose_ros.nodes.running import keep_freed_memory, use_large_shared_memory
-from depth_pose_ros.sequences.arguments import add_sequence_arguments, chosen_frames, open_chosen, rate
+from depth_pose_ros.sequences.arguments import add_sequence_arguments, chosen_frames, open_chosen, positive, rate
 
 SECOND = 1_000_000_000
 START_TIMEOUT = 60.0  # s that a subscriber may take to come up: loading networks takes a while
@@ -75,12 +75,12 @@ class CameraPlayer(Node):
         if rate is None:
             self.create_subscription(DiagnosticArray, "status", self._on_status, LATCHED)
 
-    def wait_for_subscriber(self) -> bool:
-        """Wait until somebody takes the images; False when nobody came in time."""
+    def wait_for_subscribers(self, count: int = 1) -> bool:
+        """Wait until so many take the images; False when they did not come in time."""
         end = time.monotonic() + START_TIMEOUT
         while time.monotonic() < end:
             rclpy.spin_once(self, timeout_sec=0.1)
-            if self._images.get_subscription_count():
+            if self._images.get_subscription_count() >= count:
                 time.sleep(0.3)  # for `camera_info`, and for the other side to see this one
                 return True
         return False
@@ -129,18 +129,23 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--stamps", choices=("sequence", "now"), default="sequence", help="stamp frames as recorded, or when published"
     )
+    parser.add_argument("--subscribers", type=positive, default=1, metavar="N", help="start when N take the images (1)")
     return parser.parse_args(arguments)
 
 
-def play_all(player: CameraPlayer, frames: Iterable[tuple[int, int | None, Any]], wait: bool) -> str:
+def play_all(
+    player: CameraPlayer, frames: Iterable[tuple[int, int | None, Any]], wait: bool, subscribers: int = 1
+) -> str:
     """Play all frames, a line of JSON for each; with ``wait`` not before the last one was answered.
 
-    frames: index, stamp and image, or an error in its place, which is told and passed over.
+    frames:      index, stamp and image, or an error in its place, which is told and passed over.
+    subscribers: that are waited for before the first frame.
 
     Returns why it stopped early, or an empty text.
     """
-    if not player.wait_for_subscriber():
-        return f"nobody subscribed to {player.resolve_topic_name('image')} within {START_TIMEOUT:.0f} s"
+    if not player.wait_for_subscribers(subscribers):
+        found, topic = player.count_subscribers("image"), player.resolve_topic_name("image")
+        return f"{found} instead of {subscribers} subscribers to {topic} within {START_TIMEOUT:.0f} s"
     unanswered = 0
     for index, stamp, image in frames:
         if stamp is None:
@@ -168,7 +173,7 @@ def main(arguments: list[str] | None = None) -> int:
         rclpy.init(args=arguments)
         pace = None if options.rate == "auto" else float(options.rate)
         player = CameraPlayer(sequence.camera, pace, options.frame_id, options.stamps == "now")
-        problem = play_all(player, chosen_frames(sequence, options), wait=pace is None)
+        problem = play_all(player, chosen_frames(sequence, options), wait=pace is None, subscribers=options.subscribers)
     except DepthPoseError as error:
         problem = str(error)
     except (KeyboardInterrupt, ExternalShutdownException):
