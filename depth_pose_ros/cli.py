@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from depth_pose_ros import __version__
 from depth_pose_ros.errors import DepthPoseError
+from depth_pose_ros.share import install_extra
 
 
 class Command(NamedTuple):
@@ -22,7 +23,7 @@ class Command(NamedTuple):
     module: str
     function: str
     help: str
-    needs: str = "pip install 'depth_pose_ros[train]' brings it"
+    needs: str = f"{install_extra('train')} brings it"
     """What to do when a package is missing."""
 
 

@@ -23,6 +23,7 @@ from depth_pose_ros.config import EngineConfig, InputConfig, NetworkConfig, Odom
 from depth_pose_ros.errors import CameraError, ConfigError, DepthPoseError, ImageError
 from depth_pose_ros.options import add_option, configured, parse_size
 from depth_pose_ros.pipeline import one_ahead
+from depth_pose_ros.share import install_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,7 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         from rich.console import Console
     except ImportError as error:
-        raise ConfigError("depth_pose run shows its progress with rich: pip install 'depth_pose_ros[run]'") from error
+        raise ConfigError(f"rich, which shows the progress, is not installed: {install_extra('run')}") from error
     console = Console(highlight=False, soft_wrap=True)
     sequence = open_with_camera(arguments)
     with ExitStack() as stack:

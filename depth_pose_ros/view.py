@@ -19,6 +19,7 @@ from depth_pose_ros.errors import ConfigError
 from depth_pose_ros.geometry.point_cloud import PointCloud
 from depth_pose_ros.geometry.se3 import quaternion_from_matrix
 from depth_pose_ros.images import flow_picture
+from depth_pose_ros.share import install_extra
 
 if TYPE_CHECKING:
     from depth_pose_ros.odometry import Estimate, Frame
@@ -55,7 +56,7 @@ class Viewer:
         try:
             import rerun as rr
         except ImportError as error:
-            raise ConfigError(f"the viewer needs rerun ({error}): pip install 'depth_pose_ros[rerun]'") from error
+            raise ConfigError(f"the viewer needs rerun ({error}): {install_extra('rerun')}") from error
         self._rr = rr
         self._stream = rr.RecordingStream(f"depth_pose {name}")
         self._path: list[np.ndarray] = []

@@ -62,7 +62,7 @@ def test_a_run(tmp_path):
 
 def test_without_rerun_it_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "rerun", None)
-    with pytest.raises(ConfigError, match=r"depth_pose_ros\[rerun\]"):
+    with pytest.raises(ConfigError, match=r"-m pip install .*rerun"):
         view.Viewer("test", tmp_path / "view.rrd", print)
 
 

@@ -7,7 +7,7 @@ interfaces=$(cd "$(dirname "$0")/../interfaces" && pwd)
 python=$venv/bin/python
 pip=("$python" -m pip -qq --disable-pip-version-check)
 
-echo "Installing rclpy and the ROS 2 messages (Kilted) from PyPI"
+echo "Installing rclpy and the ROS 2 messages (Kilted) from PyPI: about a minute"
 "${pip[@]}" install "ros-kilted-rclpy[fastrtps]==9.1.2" ros-kilted-common-interfaces==5.5.1
 
 echo "Building tf2_msgs"

@@ -1,7 +1,7 @@
-"""Makes the pictures of README and docs anew, from the shipped weights and drives that this package renders itself.
+"""Makes the pictures of README and docs anew, from the shipped weights and the drive that this package rendered itself.
 
-    python tools/update_pictures.py                demo, stages and report: some minutes
-    python tools/update_pictures.py --animation    docs/images/drive.webp, too, of a longer drive (needs torch)
+    python tools/update_pictures.py                     all of them: some minutes
+    python tools/update_pictures.py --only animation    one: demo, stages, report or animation
 
 Needs what `make test` installs; the report's picture also needs chromium. Nothing photographed is used.
 """
@@ -32,8 +32,8 @@ from depth_pose_ros.sequences import open_sequence  # noqa: E402
 IMAGES = ROOT / "docs" / "images"
 DRIVE = ROOT / "demo" / "street_drive"
 STAGES_OF = 40  # frame of the drive
-FRAMES, PACE = 150, 5.0  # of the animation, and per second: 30 s
-SIZE = (720, 360)
+PACE, TURN = 4.0, 40  # pictures per second of the animation, and how many go round the whole: 30 s with the drive
+SIZE = (660, 330)
 LARGEST = 1.9e6  # bytes
 LAST = 45  # frames whose clouds the animation keeps
 INLIER, OUTLIER, PATH, TRUTH = (60, 180, 60), (70, 80, 235), (91, 73, 209), (177, 165, 154)  # BGR
@@ -125,43 +125,52 @@ class Animation:
         self._truth = truth
         self._poses: list[np.ndarray] = []
         self._clouds: list[pictures.Cloud] = []
+        self._left = np.empty(0)
         self._reach = 0.0
 
     def add(self, frame, estimate) -> None:
         """One frame of the run."""
         self._poses.append(estimate.T_odom_camera)
         depth, image = estimate.depth, frame.image
-        if depth is None:
+        if depth is None or estimate.flow is None:
             return
         small = cv2.resize(image, depth.shape[::-1], interpolation=cv2.INTER_AREA)
         xyz = PointCloud(estimate.camera).xyz(depth)[::2, ::2].reshape(-1, 3)
         self._clouds.append(pictures.placed_cloud(xyz, small[::2, ::2].reshape(-1, 3), estimate.T_odom_camera))
-        del self._clouds[:-LAST]
         self._reach = self._reach or float(np.percentile(xyz[:, 2], 60))
-        width, height = SIZE
-        side = width * 9 // 20
-        flow = flow_picture(estimate.flow.forward) if estimate.flow is not None else np.full_like(image, 255)
-        parts = [image, flow, colour(-np.log(depth), cv2.COLORMAP_TURBO, image)]
-        third = height // 3
-        left = np.vstack([cv2.resize(p, (side, third), interpolation=cv2.INTER_AREA) for p in parts])
-        left = cv2.copyMakeBorder(left, 0, height - left.shape[0], 0, 0, cv2.BORDER_REPLICATE)
-        for i, name in enumerate(("image", "optical flow", "depth")):
-            write(left, name, (8, third * i + 20))
-        right = self._from_behind(width - side, height)
-        write(right, "cloud, path (red) and true path (gray)", (8, 20))
-        speed = f"frame {len(self._poses) - 1}   {estimate.state.value}   {estimate.inliers} inliers"
-        write(right, speed, (8, height - 12))
-        self.pictures.append(np.hstack([left, right]))
-
-    def _from_behind(self, width: int, height: int) -> np.ndarray:
-        """The view from behind and above the camera, nearer points in front."""
-        parts = ("points", "colours", "sizes")
-        cloud = pictures.Cloud(*(np.concatenate([getattr(c, name) for c in self._clouds]) for name in parts))
+        side, third = SIZE[0] * 9 // 20, SIZE[1] // 3
+        parts = [image, flow_picture(estimate.flow.forward), colour(-np.log(depth), cv2.COLORMAP_TURBO, image)]
+        self._left = np.vstack([cv2.resize(p, (side, third), interpolation=cv2.INTER_AREA) for p in parts])
+        for row, name in enumerate(("image", "optical flow", "depth")):
+            write(self._left, name, (8, third * row + 20))
         T = self._poses[-1]
         eye = T[:3, 3] + T[:3, :3] @ (self._reach * np.array([0.0, -0.35, -0.6]))
-        forward = T[:3, :3] @ np.array([0.0, 0.35, 1.0])
-        forward /= np.linalg.norm(forward)
-        right = np.cross(T[:3, :3] @ np.array([0.0, 1.0, 0.0]), forward)
+        told = f"frame {len(self._poses) - 1}   {estimate.state.value}   {estimate.inliers} inliers"
+        self._draw(self._clouds[-LAST:], eye, eye + T[:3, :3] @ np.array([0.0, 0.35, 1.0]), told)
+
+    def turn(self, count: int) -> None:
+        """The camera that looks at it goes round the whole path."""
+        path = np.array([pose[:3, 3] for pose in self._poses])
+        middle, size = path[[0, -1]].mean(axis=0), np.ptp(path, axis=0).max()
+        for angle in np.linspace(0, np.pi, count):
+            eye = middle + size * np.array([-0.9 * np.sin(angle), -0.8, -0.9 * np.cos(angle)])
+            self._draw(self._clouds[:: max(1, len(self._clouds) // LAST)], eye, middle, "the whole drive")
+
+    def _draw(self, clouds: list[pictures.Cloud], eye: np.ndarray, target: np.ndarray, told: str) -> None:
+        right = self._seen_from(clouds, eye, target, SIZE[0] - self._left.shape[1], self._left.shape[0])
+        write(right, "cloud, path (red), true path (gray)", (8, 20))
+        write(right, told, (8, right.shape[0] - 12))
+        self.pictures.append(np.hstack([self._left, right]))
+
+    def _seen_from(
+        self, clouds: list[pictures.Cloud], eye: np.ndarray, target: np.ndarray, width: int, height: int
+    ) -> np.ndarray:
+        """Nearer points in front; down is down of the first camera."""
+        cloud = pictures.Cloud(
+            *(np.concatenate([getattr(c, n) for c in clouds]) for n in ("points", "colours", "sizes"))
+        )
+        forward = (target - eye) / np.linalg.norm(target - eye)
+        right = np.cross([0.0, 1.0, 0.0], forward)
         right /= np.linalg.norm(right)
         R = np.stack([right, np.cross(forward, right), forward])
         focal = 0.75 * width
@@ -189,41 +198,39 @@ class Animation:
 def write(picture: np.ndarray, text: str, at: tuple[int, int]) -> None:
     """Dark letters on a light edge, readable on anything."""
     for shade, thickness in (((255, 255, 255), 3), ((41, 31, 31), 1)):
-        cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.45, shade, thickness, cv2.LINE_AA)
+        cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, shade, thickness, cv2.LINE_AA)
 
 
 def animation(out: Path) -> None:
-    """docs/images/drive.webp, below 2 MB."""
+    """docs/images/drive.webp: the drive at half its pace, then once round it."""
     from PIL import Image
 
-    folder = out / "long_drive"
-    render = [sys.executable, str(ROOT / "tools" / "render_street_drive.py"), "--frames", str(FRAMES)]
-    subprocess.run([*render, "--out", str(folder), "--size", "640", "192"], check=True)
-    truth = open_sequence(folder).ground_truth.poses
+    truth = open_sequence(DRIVE).ground_truth.poses
     made = Animation(inverse(truth[0]) @ truth)
-    run_on(folder, out, made.add)
+    run_on(DRIVE, out, made.add)
+    made.turn(TURN)
     frames = [Image.fromarray(np.ascontiguousarray(p[..., ::-1])) for p in made.pictures]
     path = out / "drive.webp"
-    for quality in (45, 30, 18, 8):
+    out.mkdir(parents=True, exist_ok=True)
+    for quality in (50, 35, 20, 8):
         more = dict(save_all=True, append_images=frames[1:], duration=round(1e3 / PACE), loop=0, method=3)
         frames[0].save(path, quality=quality, **more)
         print(f"{path.stat().st_size / 1e6:.2f} MB at quality {quality}, {len(frames) / PACE:.0f} s")
         if path.stat().st_size < LARGEST:
             shutil.move(path, IMAGES / path.name)
             return
-    raise SystemExit("the animation is too large at the lowest quality: make FRAMES or SIZE smaller")
+    raise SystemExit("the animation is too large at the lowest quality: make SIZE smaller")
 
 
 def main() -> None:
     """Make them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--animation", action="store_true", help="the animation, too")
     parser.add_argument("--only", choices=("demo", "stages", "report", "animation"), help="one of them alone")
     options = parser.parse_args()
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         for make in (demo, stages, report, animation):
-            if options.only == make.__name__ or (not options.only and (make is not animation or options.animation)):
+            if options.only in (None, make.__name__):
                 make(Path(folder) / make.__name__)
 
 

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Evaluate each, print one table, write compare.json, compare.csv and report.html."""
-    console = make_console("compare")
+    console = make_console()
     truth = arguments.truth or next((p / "truth.tum" for p in arguments.runs if (p / "truth.tum").is_file()), None)
     if truth is None:
         raise SequenceError(f"none of {', '.join(map(str, arguments.runs))} holds its truth; give it with --truth")

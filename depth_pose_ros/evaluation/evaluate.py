@@ -24,6 +24,7 @@ from depth_pose_ros.evaluation.files import write_text
 from depth_pose_ros.evaluation.flow import FlowErrors, flow_errors
 from depth_pose_ros.evaluation.metrics import KITTI_LENGTHS
 from depth_pose_ros.evaluation.record import Record, is_run, read_record
+from depth_pose_ros.share import install_extra
 
 if TYPE_CHECKING:
     from depth_pose_ros.odometry import Estimate, Frame
@@ -60,7 +61,7 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Evaluate, print, write; 0 when the run, if there was one, tracked most frames."""
-    console = make_console("evaluate")
+    console = make_console()
     path, code = Path(arguments.input), 0
     if (path.is_file() and path.suffix in (".txt", ".tum", ".kitti", ".csv")) or (path.is_dir() and is_run(path)):
         record = read_record(path, arguments.truth)
@@ -74,12 +75,12 @@ def main(arguments: argparse.Namespace) -> int:
     return code
 
 
-def make_console(command: str) -> Any:
-    """For people. ConfigError when a package is missing that the command needs."""
+def make_console() -> Any:
+    """For people. ConfigError when a package is missing that evaluate and compare need."""
     import importlib.util
 
     if missing := [name for name in NEEDS if importlib.util.find_spec(name) is None]:
-        raise ConfigError(f"depth_pose {command} needs {', '.join(missing)}: pip install 'depth_pose_ros[eval]'")
+        raise ConfigError(f"{', '.join(missing)} not installed: {install_extra('eval')}")
     from rich.console import Console
 
     return Console(highlight=False, soft_wrap=True)
