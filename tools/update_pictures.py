@@ -196,9 +196,11 @@ class Animation:
 
 
 def write(picture: np.ndarray, text: str, at: tuple[int, int]) -> None:
-    """Dark letters on a light edge, readable on anything."""
-    for shade, thickness in (((255, 255, 255), 3), ((41, 31, 31), 1)):
-        cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, shade, thickness, cv2.LINE_AA)
+    """Dark letters on a light patch."""
+    (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.42, 1)
+    x, y = at
+    cv2.rectangle(picture, (x - 4, y - height - 4), (x + width + 4, y + below), (250, 250, 250), -1)
+    cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (41, 31, 31), 1, cv2.LINE_AA)
 
 
 def animation(out: Path) -> None:
