@@ -292,17 +292,19 @@ def test_build_tells_how_far_it_is_and_for_how_long(machine, start, monkeypatch)
     assert any("5.0 GB of the memory of Orin are free" in line for line in heard.told)
 
 
-def test_build_ends_soon_when_the_listener_raises(machine, models, tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [EngineError, KeyboardInterrupt])
+def test_build_ends_soon_when_it_is_interrupted(machine, models, tmp_path, monkeypatch, error):
     class Leaving(Heard):
         def busy(self, text):
-            raise EngineError("the node is being closed")
+            raise error("the node is being closed")
 
     monkeypatch.setattr(tensorrt, "TICK", 0.02)
     machine.build_seconds = 100.0
     config = EngineConfig(engine_cache=str(tmp_path / "engines"))
-    with pytest.raises(EngineError, match="the node is being closed"):
+    with pytest.raises(error, match="the node is being closed"):
         NetworkDepth(models["depth"], *SIZE, "tensorrt", 1, config, Leaving())
     assert kept(tmp_path, "plan") == []
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("build")]
 
 
 # ------------------------------------------------------------------------------------------------ it proves itself

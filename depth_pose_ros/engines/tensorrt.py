@@ -12,7 +12,8 @@ import importlib
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -138,9 +139,33 @@ def build_plan(library: Library, graph: Graph, key: EngineKey, config: EngineCon
 
     EngineError when TensorRT cannot take the graph (with the node it stumbles over) or cannot build it.
     """
+    monitor = _monitor(library.module)
+    start = told = time.monotonic()
+    # In a thread, so that this one can tell how far it is, and Ctrl-C or the listener can end it: an exception would be
+    # lost in TensorRT, which calls our log and our monitor.
+    with ThreadPoolExecutor(1, "build") as pool:
+        try:
+            future = pool.submit(_build, library, graph, key, config, monitor)
+            while not wait([future], TICK).done:
+                now = time.monotonic()
+                text = f"building the engine {key} with {library}: {now - start:.0f} s{monitor.step}"
+                listener.busy(text)
+                if now - told >= TELL_EVERY:
+                    told = now
+                    listener.info(text)
+            return future.result()
+        except BaseException:
+            monitor.goes_on = False
+            raise
+        finally:
+            listener.idle()
+
+
+def _build(library: Library, graph: Graph, key: EngineKey, config: EngineConfig, monitor: Any) -> bytes:
     trt, log = library.module, library.log
     builder, network, _parser = parse(library, graph, key)
     settings = builder.create_builder_config()
+    settings.progress_monitor = monitor
     settings.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, config.engine_workspace << 20)
     if key.precision == "fp32":
         settings.clear_flag(trt.BuilderFlag.TF32)  # 10 bits of mantissa are not what is meant by fp32
@@ -148,9 +173,7 @@ def build_plan(library: Library, graph: Graph, key: EngineKey, config: EngineCon
     timing = cache_folder(config.engine_cache) / f"timing.{library.version}.sm{key.compute_capability}.cache"
     if not library.is_rtx:
         _read_timing(settings, timing)
-    with _progress(trt, settings, f"building the engine {key} with {library}", listener) as progress:
-        plan = builder.build_serialized_network(network, settings)
-    progress.raise_if_stopped()
+    plan = builder.build_serialized_network(network, settings)
     if plan is None:
         raise EngineError(
             f"{library} cannot build {key}: {log.why()}. If it ran out of memory, close other programs or lower "
@@ -215,57 +238,14 @@ def _read_timing(config: Any, path: Path) -> None:
         config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
-class _Progress:
-    """How far a build is, told once a second; an exception of the listener ends the build."""
-
-    def __init__(self, what: str, listener: Listener) -> None:
-        self.step = ""
-        self._what = what
-        self._listener = listener
-        self._stopped: Exception | None = None
-        self._over = threading.Event()
-        self._start = time.monotonic()
-        self._thread = threading.Thread(target=self._tell, name="build progress", daemon=True)
-
-    @property
-    def is_stopped(self) -> bool:
-        return self._stopped is not None
-
-    def raise_if_stopped(self) -> None:
-        if self._stopped is not None:
-            raise self._stopped
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def end(self) -> None:
-        self._over.set()
-        self._thread.join()
-        self._listener.idle()
-
-    def _tell(self) -> None:
-        told = self._start
-        while not self._over.wait(TICK) and self._stopped is None:
-            now = time.monotonic()
-            text = f"{self._what}: {now - self._start:.0f} s" + (f" ({self.step})" if self.step else "")
-            try:
-                self._listener.busy(text)
-                if now - told >= TELL_EVERY:
-                    told = now
-                    self._listener.info(text)
-            except Exception as error:
-                self._stopped = error
-
-
-@contextlib.contextmanager
-def _progress(trt: Any, config: Any, what: str, listener: Listener) -> Iterator[_Progress]:
-    progress = _Progress(what, listener)
-
+def _monitor(trt: Any) -> Any:
     class Monitor(trt.IProgressMonitor):
-        """Told by TensorRT, from threads of its own; must not raise."""
+        """How far a build is; called by TensorRT."""
 
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
+            self.step = ""
+            self.goes_on = True
             self._steps: dict[str, int] = {}
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
@@ -275,16 +255,10 @@ def _progress(trt: Any, config: Any, what: str, listener: Listener) -> Iterator[
             self._steps.pop(phase_name, None)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            progress.step = f"{phase_name.lower()}, {step + 1} of {self._steps.get(phase_name, '?')}"
-            return not progress.is_stopped
+            self.step = f" ({phase_name.lower()}, {step + 1} of {self._steps.get(phase_name, '?')})"
+            return self.goes_on
 
-    config.progress_monitor = monitor = Monitor()
-    progress.start()
-    try:
-        yield progress
-    finally:
-        progress.end()
-        del monitor
+    return Monitor()
 
 
 # --------------------------------------------------------------------------------------------------------- running
