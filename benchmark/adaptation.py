@@ -2,9 +2,9 @@
 
     python -m benchmark.adaptation CLIP --out runs/adaptation
 
-Writes results.json and curves.png: AbsRel of the depth (each frame scaled by its median) and the error of the motion
-over ten frames, before, during and after, on frames that were not trained on. The data are for non-commercial use, so
-the weights that come out are a demonstration only.
+Writes results.json and curves.png: AbsRel of the depth (each frame scaled by its median) and the errors of the odometry
+on every tenth frame, before, during and after, on frames that were not trained on. The data are for non-commercial
+use, so the weights that come out are a demonstration only.
 """
 
 import argparse
@@ -18,7 +18,10 @@ import numpy as np
 import torch
 
 from depth_pose_ros.camera import PinholeCamera
+from depth_pose_ros.engines.engine import FlowField
 from depth_pose_ros.evaluation.depth import depth_errors
+from depth_pose_ros.geometry.se3 import rotation_angle
+from depth_pose_ros.odometry import Frame, VisualOdometry
 from depth_pose_ros.sequences import open_sequence
 from depth_pose_ros.training.adapt import network_of
 from depth_pose_ros.training.frames import store_clip
@@ -30,7 +33,6 @@ from depth_pose_ros.training.stage_b import (
     choose_pairs,
     fit,
     flow_field,
-    relative_motion,
 )
 
 DEPTH_CAMERA = PinholeCamera(640, 480, 585.0, 585.0, 320.0, 240.0)
@@ -81,26 +83,72 @@ class Score:
         return {"abs_rel": float(rows[:, 0].mean()), "delta_1": float(rows[:, 1].mean()), "scale_spread": spread}
 
     @torch.no_grad()
-    def motion(self, network: torch.nn.Module) -> dict[str, float]:
-        """Median rotation and direction error over ``step`` frames, from matches alone."""
-        network.eval()
-        rotation, direction = [], []
-        for i in self.frames:
-            j = i + self.step
-            if j >= len(self.clip.images):
-                break
-            out = network(tensor(self.clip.images[i]), tensor(self.clip.images[j]))
-            sigma = None if out["sigma"] is None else out["sigma"][0]
-            field = flow_field(out["forward"][0], out["backward"][0], sigma, self.clip.camera.width)
-            grays = [cv2.cvtColor(self.clip.images[k], cv2.COLOR_BGR2GRAY) for k in (i, j)]
-            found = relative_motion(*grays, field, self.clip.camera, 2000)
-            true = np.linalg.inv(self.poses[j]) @ self.poses[i]
-            R, t = (np.eye(3), np.array([0.0, 0.0, 1.0])) if found is None else (found.R, found.t)
-            rotation.append(np.degrees(np.arccos(np.clip((np.trace(R @ true[:3, :3].T) - 1) / 2, -1, 1))))
-            if np.linalg.norm(true[:3, 3]) > 0.02:
-                cosine = t @ true[:3, 3] / np.linalg.norm(true[:3, 3])
-                direction.append(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
-        return {"rotation_deg": float(np.median(rotation)), "direction_deg": float(np.median(direction))}
+    def odometry(self, flow: torch.nn.Module, depth: torch.nn.Module) -> dict[str, float]:
+        """Errors of VisualOdometry on every ``step``-th frame: medians in degrees, and the spread of the length.
+
+        The spread is the robust standard deviation of log(length / true length): what a scale that differs from step to
+        step does to a path.
+        """
+        camera = self.clip.camera
+        engines = TorchFlow(flow.eval(), camera.width, camera.height), TorchDepth(depth.eval(), camera)
+        rotation, direction, length = [], [], []
+        for start in range(0, self.step, 3):
+            odometry = VisualOdometry(*engines)
+            before = None
+            for i in range(self.frames[0] + start, len(self.clip.images), self.step):
+                image = self.clip.images[i]
+                estimate = odometry.process(Frame(i, image, cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), camera))
+                true = np.linalg.inv(self.poses[before]) @ self.poses[i] if before is not None else np.eye(4)
+                before = i
+                far = np.linalg.norm(true[:3, 3])
+                if far < 0.02:
+                    continue
+                T = estimate.T_previous_current
+                rotation.append(rotation_angle(T[:3, :3] @ true[:3, :3].T))
+                t = np.linalg.norm(T[:3, 3])
+                direction.append(np.arccos(np.clip(T[:3, 3] @ true[:3, 3] / max(t * far, 1e-12), -1, 1)))
+                if t > 0:
+                    length.append(np.log(t / far))
+        off = np.abs(np.array(length) - np.median(length))
+        return {
+            "rotation_deg": float(np.degrees(np.median(rotation))),
+            "direction_deg": float(np.degrees(np.median(direction))),
+            "length_spread": float(1.4826 * np.median(off)),
+        }
+
+
+class TorchFlow:
+    """A flow network in torch as the odometry takes one; see FlowEstimator."""
+
+    backend = "torch"
+
+    def __init__(self, network: torch.nn.Module, width: int, height: int) -> None:
+        self.network, self.width, self.height = network, width, height
+
+    def features(self, image: np.ndarray) -> np.ndarray:
+        """The image itself."""
+        return image
+
+    @torch.no_grad()  # here too: the odometry has threads of its own
+    def flow(self, first: np.ndarray, second: np.ndarray) -> FlowField:
+        """Both directions."""
+        out = self.network(tensor(first), tensor(second))
+        sigma = None if out["sigma"] is None else out["sigma"][0]
+        return flow_field(out["forward"][0], out["backward"][0], sigma, self.width)
+
+
+class TorchDepth:
+    """A depth network in torch as the odometry takes one; see DepthEstimator."""
+
+    backend = "torch"
+
+    def __init__(self, network: torch.nn.Module, camera: PinholeCamera) -> None:
+        self.network, self.width, self.height = network, camera.width, camera.height
+
+    @torch.no_grad()
+    def depth(self, image: np.ndarray, fx: float | None = None) -> np.ndarray:
+        """In the network's unit."""
+        return 1.0 / self.network(tensor(image))[0, 0].numpy()
 
 
 def tensor(image: np.ndarray) -> torch.Tensor:
@@ -121,11 +169,31 @@ class Watch(L.Callback):
             row |= {k: float(v) for k, v in trainer.callback_metrics.items()}
             if module.depth in module.learns:
                 row |= self.score.depth(module.depth)
-            if module.flow in module.learns:
-                row |= self.score.motion(module.flow)
+            row |= self.score.odometry(module.flow, module.depth)
             module.train()
             print(" ".join(f"{k} {v:.4g}" for k, v in row.items()), flush=True)
             self.curve.append(row)
+
+
+def draw(curve: list[dict], path: Path) -> None:
+    """The scores over the steps, one panel each."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    panels = {
+        "abs_rel": "AbsRel of depth",
+        "length_spread": "spread of the step length",
+        "direction_deg": "direction error, deg",
+        "rotation_deg": "rotation error, deg",
+    }
+    figure, axes = plt.subplots(1, len(panels), figsize=(13, 3), layout="constrained")
+    for axis, (name, label) in zip(axes, panels.items()):
+        axis.plot([row["step"] for row in curve], [row[name] for row in curve], marker="o", markersize=3)
+        axis.set(xlabel="training step", title=label, ylim=(0, None))
+        axis.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
 
 
 def main() -> None:
@@ -152,7 +220,7 @@ def main() -> None:
     flow = network_of(arguments.flow, "flow", learns=arguments.stage != "depth")
     depth = network_of(arguments.depth, "depth", learns=True)
     score = Score(arguments.clip, sequence, clip, range(arguments.train + 10, len(clip.images), 6), step=10)
-    before = {**score.depth(depth), **score.motion(flow)}
+    before = {**score.depth(depth), **score.odometry(flow, depth)}
     print("before", before, flush=True)
 
     pairs_file = arguments.out / "pairs.npy"
@@ -172,8 +240,9 @@ def main() -> None:
     module = StageB(flow, depth, config, [trained], pairs)
     curve = [{"step": 0, **before}]
     fit(module, arguments.out, callbacks=[Watch(score, arguments.every, curve)], accelerator="cpu")
-    after = {**score.depth(depth), **score.motion(flow)}
+    after = {**score.depth(depth), **score.odometry(flow, depth)}
     print("after", after, flush=True)
+    draw(curve, arguments.out / "curves.png")
     (arguments.out / "results.json").write_text(
         json.dumps({"before": before, "after": after, "curve": curve}, indent=1)
     )

@@ -9,7 +9,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("lightning")
 
+from depth_pose_ros import cli  # noqa: E402
 from depth_pose_ros.camera import PinholeCamera  # noqa: E402
+from depth_pose_ros.engines import load_depth, load_flow  # noqa: E402
 from depth_pose_ros.errors import ConfigError, SequenceError  # noqa: E402
 from depth_pose_ros.geometry.se3 import so3_exp  # noqa: E402
 from depth_pose_ros.networks.matching_flow import MatchingFlow, MatchingFlowConfig  # noqa: E402
@@ -363,3 +365,24 @@ def test_blank_pair_beside_a_good_one(moving):
 def test_weights_of_ones_own(moving, tmp_path):
     module = depth_run(moving[0], tmp_path, steps=1, weights=TermWeights(triangulation=1.0))
     assert module.weights.reprojection == 0
+
+
+# ---- The command -----------------------------------------------------------------------------------------------------
+
+
+def test_adapt_writes_models_that_run(folder, tmp_path, capsys):
+    """From the shipped models and a folder of images of a known camera to models that the engines accept."""
+    K = [str(v) for v in (CAMERA.fx, CAMERA.fy, CAMERA.cx, CAMERA.cy)]
+    command = ["adapt", str(folder), "--camera", *K, "--out", str(tmp_path), "--size", "192", "128", "--joint"]
+    assert cli.main([*command, "--steps", "1", "--batch", "1", "--accelerator", "cpu"]) == 0
+    assert "depth_adapted" in capsys.readouterr().out
+    flow = load_flow(tmp_path / "flow_adapted.yaml", 192, 128, "cpu", 1)
+    depth = load_depth(tmp_path / "depth_adapted.yaml", 192, 128, "cpu", 1)
+    images = [view(np.array([0.12 * i, 0.0, 0.0]))[0] for i in range(2)]
+    assert np.isfinite(depth.depth(images[0])).all()
+    assert flow.flow(*map(flow.features, images)).forward[..., 0].mean() < -0.5
+
+
+def test_adapt_without_a_recording(tmp_path, capsys):
+    assert cli.main(["adapt", "--out", str(tmp_path)]) == 2
+    assert "a folder of images, a video or a ROS bag" in capsys.readouterr().err
