@@ -50,6 +50,18 @@ def test_flow_is_the_graphs_with_xy_last(flow_model):
     assert field.forward.flags.c_contiguous
 
 
+def test_threads_are_chosen_from_the_cores_that_the_process_may_use(flow_model, monkeypatch):
+    from depth_pose_ros.engines import onnx_runtime
+
+    for cores, threads in ((1, 1), (2, 2), (32, onnx_runtime.MOST_THREADS)):
+        monkeypatch.setattr(onnx_runtime.os, "sched_getaffinity", lambda _, n=cores: set(range(n)), raising=False)
+        assert onnx_runtime.default_threads() == threads
+        runner = onnx_runtime.OnnxRuntimeRunner(flow_model.graph, WIDTH, HEIGHT)
+        assert runner._session.get_session_options().intra_op_num_threads == threads
+    runner = onnx_runtime.OnnxRuntimeRunner(flow_model.graph, WIDTH, HEIGHT, threads=3)
+    assert runner._session.get_session_options().intra_op_num_threads == 3
+
+
 def test_features_of_a_frame_survive_later_frames(flow_model):
     network = engines.load_flow(flow_model.path, threads=1)
     kept = network.features(random_image(1))

@@ -13,13 +13,17 @@ CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 
 MOST_THREADS = 4
-"""That a network of this package's size still gains from."""
+"""Of one network, unless more are asked for: not measured beyond, and the robot has other work."""
 
 
 def default_threads() -> int:
-    """Threads of one network: half of the cores that this process may use, because two networks run at a time."""
+    """Threads of one network: as many as there are cores for this process.
+
+    Two networks run at a time, but seldom equally long: on two cores the whole odometry makes 17.6 frames a second at
+    640x192 with two threads for each network, 15.4 with one.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(MOST_THREADS, cores // 2))
+    return min(MOST_THREADS, cores)
 
 
 class OnnxRuntimeRunner:
