@@ -185,6 +185,25 @@ class OdometryConfig(Tunables):
         minimum=0.01,
         maximum=60.0,
     )
+    lost_policy: str = tunable(
+        "hold",
+        "What the pose does while no motion can be found, its covariance growing: hold (it stays), predict (it goes on "
+        "at the last velocity) or stop (neither odometry nor TF is published).",
+        choices=("hold", "predict", "stop"),
+    )
+    lost_time: float = tunable(
+        5.0,
+        "Longest time for which a lost pose is held or predicted; then it stops. Something that moves through the view "
+        "and hides it is not taken for the world for as long.",
+        unit="s",
+        minimum=0.0,
+        maximum=3600.0,
+    )
+    planar: bool = tunable(
+        False,
+        "The robot drives on a plane: what would lift, pitch or roll it is left out of every motion. Without "
+        "base_frame the camera must be mounted level.",
+    )
 
 
 # ------------------------------------------------------------------------------------------------- the ROS nodes

@@ -5,152 +5,34 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from enum import Enum
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
 from depth_pose_ros.camera import PinholeCamera
 from depth_pose_ros.config import OdometryConfig
-from depth_pose_ros.engines.engine import DepthEstimator, FlowEstimator, FlowField
-from depth_pose_ros.geometry import correspondences, covariance, depth_map, se3
+from depth_pose_ros.engines.engine import DepthEstimator, FlowEstimator
+from depth_pose_ros.estimate import Estimate, Frame, Scale, State
+from depth_pose_ros.geometry import correspondences, covariance, depth_map, rigidity, se3
+from depth_pose_ros.geometry.appearance import MIN_CONTRAST, Look
 from depth_pose_ros.geometry.correspondences import Matches
-from depth_pose_ros.geometry.ground_plane import find_ground
-from depth_pose_ros.geometry.motion import Motion, estimate_motion, parallax
-from depth_pose_ros.geometry.refine import MIN_CONTRAST, contrast, refine
-from depth_pose_ros.geometry.scale import ScaleFilter, ScaleFit, align_scale
+from depth_pose_ros.geometry.motion import estimate_motion, parallax
+from depth_pose_ros.geometry.planar import planar
+from depth_pose_ros.geometry.refine import refine
+from depth_pose_ros.geometry.scale import align_scale
 from depth_pose_ros.geometry.triangulation import triangulate
+from depth_pose_ros.tracking.coasting import Coasting
+from depth_pose_ros.tracking.crowd import Crowd, Mover
+from depth_pose_ros.tracking.unit import Unit
+from depth_pose_ros.tracking.views import Pair, View
 
 MAX_NOISE_PX = 5.0  # of an image 1000 pixels wide: matches that agree no better are not of one rigid scene
 MIN_INLIER_SHARE = 0.2
 KEEP_PX = 8.0  # of an image 1000 pixels wide: up to this parallax a reference is kept; longer baselines drift less
 MAX_SHIFT = 0.1  # of the image's width: a reference frame that has moved further is given up
 MAX_VIEWS = 32  # that process_matches remembers, for matches that name an older reference frame
-POINTS_DRIFT = 0.005  # relative, from frame to frame, of the unit that the triangulated points carry on
 MAX_POINTS_SPREAD = 0.1  # relative: a length that shared points give no better is taken from elsewhere
-NETWORK_SPREAD = 0.05  # relative, of the scale of a depth network in one frame, beside what its points show
-GROUND_SPREAD = 0.03  # likewise of the camera's height above uneven ground
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One rectified camera image at the two sizes that are needed of it.
-
-    stamp_ns: integer nanoseconds.
-    image:    (h, w, 3) uint8 BGR at the networks' input size; its camera is ``camera.resized(w, h)``.
-    gray:     (H, W) uint8, the same view at full (or reduced) resolution, for the sub-pixel refinement.
-    camera:   of ``gray``.
-    """
-
-    stamp_ns: int
-    image: np.ndarray
-    gray: np.ndarray
-    camera: PinholeCamera
-
-    @property
-    def image_camera(self) -> PinholeCamera:
-        """The camera of ``image``."""
-        return self.camera.resized(self.image.shape[1], self.image.shape[0])
-
-
-class State(str, Enum):
-    """What the odometry is doing."""
-
-    INITIALISING = "initialising"  # no pair of frames yet
-    TRACKING = "tracking"
-    STATIONARY = "stationary"  # the camera stands still: the pose is held exactly
-    LOST = "lost"  # no motion could be found: the pose is held, its covariance grows
-
-
-@dataclass(frozen=True)
-class Scale:
-    """What one unit of translation and depth is, and how well it is known.
-
-    value:     by what the network's depth was multiplied to have the unit of the translation, 1 without such depth.
-    spread:    relative standard deviation of the scale of this frame's translation.
-    source:    ``network``, ``median_depth``, ``camera_height`` or ``none``.
-    is_metric: True only where the unit is the metre.
-    ok:        the scale was measured in this frame; False where it was carried over from earlier ones.
-    """
-
-    value: float
-    spread: float
-    source: str
-    is_metric: bool
-    ok: bool
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """The camera's motion up to one frame, and the scene's depth in it.
-
-    ``T_a_b`` maps coordinates in b to a. Frames are optical: x right, y down, z forward.
-    Covariances are 6x6, in the order x y z rx ry rz, in the unit of the translation and rad, and stand for a small
-    error expressed in the axes of the *parent* frame, as ROS messages have it: ``T = (trans(dx) * rot(dr)) applied in
-    parent axes about the child's origin``.
-    """
-
-    stamp_ns: int
-    state: State
-    reason: str  # one clear sentence, "" when tracking well
-    model: str  # "essential", "pnp", "rotation", "stationary" or "none"
-    T_odom_camera: np.ndarray  # (4, 4) of this frame in the odometry's origin: the first frame, or what reset set
-    T_previous_current: np.ndarray  # (4, 4) pose of this frame in the previous one
-    dt: float  # s since the previous frame, 0 for the first
-    motion_covariance: np.ndarray  # (6, 6) of T_previous_current, in the axes of the previous frame
-    pose_covariance: np.ndarray  # (6, 6) of T_odom_camera, accumulated along the path, in the axes of odom
-    scale: Scale
-    matches: int  # that were given to the pose
-    inliers: int  # that agree with the motion
-    parallax_px: float  # median length of the flow that no rotation explains, in pixels of Frame.gray
-    camera: PinholeCamera | None  # of ``depth``
-    depth: np.ndarray | None  # (h, w) float32 along Z, in the unit of the translation
-    points_1: np.ndarray  # (N, 2) float32 matches in the reference frame, in pixels of Frame.gray
-    points_2: np.ndarray  # (N, 2) float32 and in this one
-    inlier_mask: np.ndarray  # (N,) bool
-    flow: FlowField | None  # from the reference frame (normally the previous one) to this one
-    timings_ms: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass
-class View:
-    """What is kept of a frame that later ones are compared with. :meth:`VisualOdometry.see` makes it.
-
-    The poses and ``points_depth`` are for the odometry alone, which sets them when it solves the view.
-    """
-
-    stamp_ns: int
-    camera: PinholeCamera  # of ``gray`` and of the matches' pixels
-    unusable: str = ""  # why nothing can be matched in it, in a sentence; features and depth are then not set
-    timings_ms: dict[str, float] = field(default_factory=dict)
-    network: FlowEstimator | None = None  # that made the features and compares them
-    features: Any = None
-    gray: np.ndarray | None = None
-    network_depth: np.ndarray | None = None  # (h, w) in the network's unit
-    points_depth: np.ndarray | None = None  # (h, w), coarse, of triangulated points, in the raw unit
-    T_odom_camera: np.ndarray | None = None
-    pose_covariance: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """What the reference frame and the current one say of the motion between them.
-
-    The raw unit is the one that the triangulated points carry from pair to pair. It starts as the depth network's, or
-    without one as the first baseline, and drifts slowly (see _Unit).
-    """
-
-    matches: Matches
-    flow: FlowField | None = None
-    failure: str = ""  # why there is no motion, in a sentence; what follows is then not set
-    motion: Motion | None = None
-    length: float = 1.0  # raw units in one unit of motion.t
-    points_scale: ScaleFit | None = None  # what the length was measured with; None where it was not
-    network_scale: ScaleFit | None = None  # network units in one unit of motion.t; None where it was not measured
-    depth_2: np.ndarray | None = None  # (N,) raw units, triangulated, in the current frame; NaN where it says nothing
-    parallax_px: np.ndarray | None = None  # (N,) angle between the rays
-    distance: float = 1.0  # raw units, median depth of the matches as far as it is known
+REST_FACTOR = 2.0  # on the threshold of standing still, for turning: what stands still may shake
 
 
 class VisualOdometry:
@@ -177,6 +59,8 @@ class VisualOdometry:
         self.depth = depth
         self.config = config or OdometryConfig()
         self._beside = ThreadPoolExecutor(1, "depth")
+        self.up = np.array([0.0, -1.0, 0.0])
+        """(3,) unit vector in the optical frame, normal of the plane that config.planar keeps the camera on."""
         self.reset()
 
     def reset(self, T_odom_camera: np.ndarray | None = None) -> None:
@@ -187,10 +71,13 @@ class VisualOdometry:
         self._last: View | None = None  # the last frame, where that is not the reference
         self._seen: dict[int, View] = {}  # by stamp, for matches that name the frame they start from
         self._stamp_ns: int | None = None  # of the last frame
-        self._tracked_ns: int | None = None  # of the last frame that was not lost
-        self._step = np.eye(4)  # T_previous_current of the last frame: a guess for the next
-        self._baseline = 1.0  # raw units, length of the last translation
-        self._unit = _Unit()
+        self._tracked: View | None = None  # the last frame that was not lost
+        self._lost: View | None = None  # the last frame, where that is lost
+        self._coasting = Coasting()
+        self._crowd = Crowd()
+        self._baseline = 0.0  # raw units, length of the last translation
+        self._unit = Unit()
+        self._factor = 1.0  # from the raw unit to that of the last estimate
 
     # ------------------------------------------------------------------------------------------------- one frame
     def process(self, frame: Frame) -> Estimate:
@@ -202,8 +89,10 @@ class VisualOdometry:
 
         Reads and keeps no state: another thread may see the next frame while this one is being solved.
         """
-        view = View(frame.stamp_ns, frame.camera, network=self.flow, gray=frame.gray)
-        levels = contrast(frame.gray)
+        view = View(
+            frame.stamp_ns, frame.camera, network=self.flow, gray=frame.gray, mask=frame.mask, look=Look.of(frame.gray)
+        )
+        levels = view.look.contrast
         if levels < MIN_CONTRAST:
             view.unusable = f"the image is almost uniform ({levels:.1f} grey levels of contrast): nothing to track"
             return view
@@ -217,7 +106,7 @@ class VisualOdometry:
         if self.depth is None:
             return None
         with _timed(timings, "depth"):
-            return self.depth.depth(frame.image, frame.image_camera.fx)
+            return depth_map.masked(self.depth.depth(frame.image, frame.image_camera.fx), frame.mask)
 
     def solve(self, view: View) -> Estimate:
         """The second half of :meth:`process`: matches with the reference frame, and geometry.
@@ -225,7 +114,7 @@ class VisualOdometry:
         Once for each view, in the order of their frames.
         """
         if view.unusable:
-            return self._lose(view, _Pair(Matches.empty(), failure=view.unusable))
+            return self._lose(view, Pair(Matches.empty(), failure=view.unusable))
         if restart := self._why_restart(view):
             return self._start(view, restart)
 
@@ -282,9 +171,11 @@ class VisualOdometry:
         if view.stamp_ns <= self._stamp_ns:
             back = (self._stamp_ns - view.stamp_ns) * 1e-9
             return f"the stamp went back by {back:.3f} s; going on from the last pose"
-        gap = (view.stamp_ns - self._tracked_ns) * 1e-9
-        if gap > self.config.max_gap:
-            return f"{gap:.2f} s since the last tracked frame, more than max_gap; going on from the last pose"
+        gap = (view.stamp_ns - self._tracked.stamp_ns) * 1e-9
+        if gap > (self.config.max_gap if self._crowd.since_ns is None else self.config.lost_time):
+            return (
+                f"{gap:.2f} s since the last frame that was tracked, too long to compare; going on from the last pose"
+            )
         if view.camera != self._reference.camera:
             return "the camera's size or intrinsics changed; going on from the last pose"
         if view.network is not self._reference.network:
@@ -292,24 +183,102 @@ class VisualOdometry:
         return ""
 
     # ------------------------------------------------------------------------------------------------ two frames
-    def _compare(self, reference: View, view: View) -> _Pair:
+    def _compare(self, reference: View, view: View) -> Pair:
         """Flow, matches and motion between a reference frame and the current one."""
         with _timed(view.timings_ms, "flow"):
             flow = view.network.flow(reference.features, view.features)
         with _timed(view.timings_ms, "correspondences"):
-            matches = correspondences.select(flow, self.config.max_matches)
+            matches = correspondences.select(flow, self.config.max_matches, view.mask)
             matches = matches.resized(view.camera.width / self.flow.width, view.camera.height / self.flow.height)
         if self.config.refine:
             with _timed(view.timings_ms, "refine"):
                 matches = refine(reference.gray, view.gray, matches)
         return replace(self._solve(reference, view, matches), flow=flow)
 
-    def _solve(self, reference: View, view: View, matches: Matches) -> _Pair:
-        """Motion from matches, and its length from depth."""
+    def _solve(self, reference: View, view: View, matches: Matches) -> Pair:
+        """The motion of the camera between two frames, from matches."""
+        size = view.camera.width, view.camera.height
+        suspect = np.zeros(len(matches), bool)  # from where the world was not seen before
+        if reference.world is not None:
+            suspect = ~reference.world[covariance.tiles(matches.points_1, *size)]
+        used = np.ones(len(matches), bool)
+        if len(matches) and np.mean(suspect) > rigidity.MIN_SHARE:
+            used = ~suspect
+        pair = self._fit(reference, view, matches[used])
+        if pair.failure and not used.all():
+            used[:] = True
+            pair = self._fit(reference, view, matches)
+        if pair.failure:
+            return pair
+        with _timed(view.timings_ms, "rigidity"):
+            return self._question(reference, view, matches, suspect, used, pair)
+
+    def _question(
+        self, reference: View, view: View, matches: Matches, suspect: np.ndarray, used: np.ndarray, pair: Pair
+    ) -> Pair:
+        """Whether what most matches agree on is the motion of the camera, or of something in front of it."""
+        still_px, size = self._still_px(view.camera), (view.camera.width, view.camera.height)
+        scene = self._scene(reference, view, matches, pair)
+        if np.median(scene.flow_px) < still_px:
+            view.world = rigidity.world_tiles(matches.points_2, scene.flow_px < still_px, *size)
+            return pair
+        expected = self._expected(reference, view) if self._coasting.knows else None
+        if expected is not None:
+            expected[:3, 3] /= self._factor
+        inliers = np.zeros(len(matches), bool)
+        inliers[used] = pair.motion.inliers
+        verdict = self._crowd.judge(scene, _found(pair), inliers, expected, reference.at_rest, suspect)
+        view.world = rigidity.world_tiles(matches.points_2, verdict.world, *size)
+        if verdict.mover is Mover.CAMERA:
+            hidden = np.mean(suspect) > rigidity.MIN_SHARE
+            return replace(pair, doubt=_doubt(verdict.world)) if hidden else pair
+        seconds = self._crowd.seconds(view.stamp_ns)
+        if verdict.mover is Mover.OTHERS:
+            reference.world = rigidity.world_tiles(matches.points_1, verdict.world, *size)
+            why = f"{100 * np.mean(verdict.world):.0f} % of the image rests, and the rest moves together"
+            if seconds < self.config.lost_time:
+                return replace(pair, resting=f"standing still: {why}", is_crowded=True)
+            why += f" for {seconds:.0f} s; if what rests is the robot's own body, give a mask"
+            return Pair(matches, failure=why, is_crowded=True)
+        second = self._fit(reference, view, matches[verdict.world])
+        if not second.failure:
+            part = self._scene(reference, view, second.matches, second)
+            if part.shift(expected).allows(second.motion.inliers):
+                world = ~scene.shift(_found(second)).contradicts
+                view.world = rigidity.world_tiles(matches.points_2, world, *size)
+                return replace(second, is_crowded=True, doubt=_doubt(world))
+        view.world = np.zeros(rigidity.tile_count(*size), bool)
+        dt = (view.stamp_ns - reference.stamp_ns) * 1e-9
+        if seconds > self.config.lost_time or not self._crowd.is_still_other(scene, _found(pair), inliers, dt):
+            return pair
+        return Pair(matches, failure="something that moves by itself fills the view", is_crowded=True)
+
+    def _scene(self, reference: View, view: View, matches: Matches, pair: Pair) -> rigidity.Scene:
+        rays_1, rays_2 = (view.camera.rays(points).T for points in (matches.points_1, matches.points_2))
+        depth_1 = self._known_depth(reference, matches, view.camera)
+        far = rigidity.FAR * pair.distance
+        return rigidity.Scene(rays_1, rays_2, depth_1, far, _focal(view.camera), self._still_px(view.camera))
+
+    def _known_depth(self, reference: View, matches: Matches, camera: PinholeCamera) -> np.ndarray:
+        """(N,) raw units, depth of the matches in the reference frame as far as it was known before; else NaN."""
+        points = depth_map.sample(reference.points_depth, matches.points_1, camera)
+        network = depth_map.sample(reference.network_depth, matches.points_1, camera)
+        return np.where(np.isfinite(points), points, network / self._unit.network_per_raw.value)
+
+    def _expected(self, reference: View, view: View) -> np.ndarray:
+        """(4, 4) T_current_reference if the camera goes on as it did before."""
+        if reference.stamp_ns > self._tracked.stamp_ns:  # a lost one: where it was is not known, but how long ago
+            return se3.inverse(self._coasting.motion((view.stamp_ns - reference.stamp_ns) * 1e-9))
+        seconds = (view.stamp_ns - self._tracked.stamp_ns) * 1e-9
+        now = self._tracked.T_odom_camera @ self._coasting.motion(seconds)
+        return se3.inverse(now) @ reference.T_odom_camera
+
+    def _fit(self, reference: View, view: View, matches: Matches) -> Pair:
+        """The motion on which most matches agree, and its length from depth."""
         camera, focal = view.camera, _focal(view.camera)
         if len(matches) < self.config.min_matches:
             least = f"at least {self.config.min_matches} are needed"
-            return _Pair(matches, failure=f"only {len(matches)} matches agree in both directions; {least}")
+            return Pair(matches, failure=f"only {len(matches)} matches agree in both directions; {least}")
         rays_1 = np.ascontiguousarray(camera.rays(matches.points_1).T)
         rays_2 = np.ascontiguousarray(camera.rays(matches.points_2).T)
         regions = covariance.tiles(matches.points_1, camera.width, camera.height)
@@ -318,7 +287,7 @@ class VisualOdometry:
         network_2 = depth_map.sample(view.network_depth, matches.points_2, camera)
         depth_1 = np.where(np.isfinite(points_1), points_1, network_1 / self._unit.network_per_raw.value)
         with _timed(view.timings_ms, "pose"):
-            guess = se3.inverse(se3.inverse(reference.T_odom_camera) @ self._pose @ self._step)
+            guess = self._expected(reference, view)
             motion = estimate_motion(
                 rays_1,
                 rays_2,
@@ -332,13 +301,12 @@ class VisualOdometry:
         agreeing, limit = int(np.count_nonzero(motion.inliers)), MAX_NOISE_PX * camera.width / 1000.0
         if motion.noise_px > limit:
             failure = f"the matches fit no single motion: off by {motion.noise_px:.1f} px, above {limit:.1f} px"
-            return _Pair(matches, failure=failure)
+            return Pair(matches, failure=failure)
         if agreeing < max(self.config.min_matches, MIN_INLIER_SHARE * len(matches)):
-            return _Pair(matches, failure=f"only {agreeing} of {len(matches)} matches agree on one motion")
+            return Pair(matches, failure=f"only {agreeing} of {len(matches)} matches agree on one motion")
         distance = depth_map.middle(depth_1)
-        distance = distance if math.isfinite(distance) else 1.0
         if motion.model != "essential":
-            return _Pair(matches, motion=motion, distance=distance)
+            return Pair(matches, motion=motion, distance=distance if math.isfinite(distance) else 1.0)
 
         with _timed(view.timings_ms, "triangulation"):
             points = triangulate(motion.R, motion.t, rays_1, rays_2)
@@ -359,8 +327,10 @@ class VisualOdometry:
             elif network_scale is not None:
                 length, points_scale = network_scale.value / self._unit.network_per_raw.value, None
             else:
-                length, points_scale = self._baseline, None  # as far as last time, and 1 the first time
-        return _Pair(
+                length, points_scale = self._baseline or 1.0, None  # as far as last time, and 1 the first time
+        if not math.isfinite(distance):
+            distance = length * depth_map.middle(points.depth_1)
+        return Pair(
             matches,
             motion=motion,
             length=length,
@@ -368,24 +338,32 @@ class VisualOdometry:
             network_scale=network_scale,
             depth_2=length * points.depth_2,
             parallax_px=parallax_px,
-            distance=distance,
+            distance=distance if math.isfinite(distance) else 1.0,
+            is_guess=points_scale is None and network_scale is None and self._baseline > 0,
         )
 
     # ------------------------------------------------------------------------------------------------ conclusions
-    def _follow(self, view: View, pair: _Pair) -> Estimate:
+    def _follow(self, view: View, pair: Pair) -> Estimate:
         """The estimate from a pair that shows a motion or a rest, and what is kept of it for the next frame."""
         reference, motion = self._reference, pair.motion
         focal, still_px = _focal(view.camera), self._still_px(view.camera)
         state, model, reason = State.TRACKING, motion.model, ""
-        R, t, C = motion.R, motion.t * pair.length, motion.covariance
-        if motion.parallax_px < still_px and motion.flow_px < still_px:
+        R, t, C = motion.R, motion.t * pair.length, motion.covariance * pair.doubt
+        turn_px = still_px * (REST_FACTOR if reference.at_rest else 1.0)
+        if pair.resting or (motion.parallax_px < still_px and motion.flow_px < turn_px):
             state, model, R, t = State.STATIONARY, "stationary", np.eye(3), np.zeros(3)
-            reason = f"standing still: the image moves by {motion.flow_px:.2f} px, less than {still_px:.2f} px"
-            C = np.diag([0.0] * 3 + [(motion.flow_px / focal) ** 2] * 3)
-        elif model == "rotation":
+            reason = f"standing still: the image moves by {motion.flow_px:.2f} px, less than {turn_px:.2f} px"
+            reason = pair.resting or reason
+            C = np.diag([0.0] * 3 + [(min(motion.flow_px, still_px) / focal) ** 2] * 3)
+        elif model == "rotation" or (reference.at_rest and motion.parallax_px < still_px):
+            model, t = "rotation", np.zeros(3)
             reason = f"rotation only: {motion.parallax_px:.2f} px of parallax are too little to see a translation"
+        elif pair.is_crowded:
+            reason = "most of what moves in the image is not the world: following the matches that go on as before"
+        elif pair.is_guess:
+            reason = "the scale is lost: too few points are seen in depth, so the length is that of the last motion"
         moved = bool(t.any())
-        view.points_depth = _carry_on(reference, view.camera, R, t, pair)
+        view.points_depth = reference.points_depth if pair.resting else _carry_on(reference, view.camera, R, t, pair)
         if moved:
             self._baseline = float(np.linalg.norm(t))
             with _timed(view.timings_ms, "unit"):
@@ -395,72 +373,110 @@ class VisualOdometry:
         unit = np.diag([pair.length * factor] * 3 + [1.0] * 3)
         C = covariance.of_pose_in_first_view(R, factor * t, unit @ C @ unit, scale.spread if moved else 0.0)
         if not moved:  # but what would be too small to be seen
-            C[:3, :3] = (factor * pair.distance * motion.parallax_px / focal) ** 2 * np.eye(3)
+            unseen_px = min(motion.parallax_px, still_px)
+            C[:3, :3] = (factor * pair.distance * unseen_px / focal) ** 2 * np.eye(3)
         # What all matches of a frame may have in common does not show in how far they differ.
         shared = self.config.shared_error_px * view.camera.width / 1000.0 / focal
         C += np.diag([(factor * pair.distance * shared) ** 2] * 3 + [shared**2] * 3)
         T_reference_current = se3.make_pose(R.T, -R.T @ t * factor)
+        if self.config.planar:
+            T_reference_current, C = planar(T_reference_current, C, self.up)
         view.T_odom_camera = reference.T_odom_camera @ T_reference_current
         view.pose_covariance = covariance.along_path(
             reference.T_odom_camera, reference.pose_covariance, T_reference_current, C
         )
+        view.at_rest = state is State.STATIONARY
+        reference.at_rest |= view.at_rest
         # In the axes of the previous frame; with the errors of both where that one too hangs on an older reference.
-        turn = np.kron(np.eye(2), self._pose[:3, :3].T @ reference.T_odom_camera[:3, :3])
-        C = turn @ C @ turn.T * (1.0 if reference.stamp_ns == self._stamp_ns else 2.0)
-        estimate = self._estimate(view, state, reason, model, C, scale, pair)
-        self._step = estimate.T_previous_current
-        self._tracked_ns = view.stamp_ns
-        if _is_kept(motion.parallax_px, motion.flow_px, view.camera, self.config):
+        previous = max(reference, self._tracked, key=lambda one: one.stamp_ns)
+        turn = np.kron(np.eye(2), previous.T_odom_camera[:3, :3].T @ reference.T_odom_camera[:3, :3])
+        C = turn @ C @ turn.T * (1.0 if reference is previous else 2.0)
+        estimate = self._estimate(view, previous, state, reason, model, C, scale, pair)
+        self._coasting.see(estimate.T_previous_current, estimate.dt, factor * pair.distance)
+        self._tracked, self._factor = view, factor
+        self._crowd.note(view.stamp_ns, pair.is_crowded)
+        if view.at_rest or _is_kept(motion.parallax_px, motion.flow_px, view.camera, self.config):
             self._last = view
         else:
             self._reference, self._last = view, None
         return estimate
 
-    def _lose(self, view: View, pair: _Pair) -> Estimate:
-        """Hold the pose. The reference is kept, because the next frame may show its place again."""
-        factor, scale = self._unit.scale(self.config, view, pair)
-        unseen = np.linalg.norm(self._step[:3, 3]) + 0.5 * self._baseline * factor
-        turned = se3.rotation_angle(self._step[:3, :3]) + math.radians(2.0)
-        C = np.diag([unseen**2] * 3 + [turned**2] * 3)  # it may have gone on as before, or turned back
-        view.T_odom_camera = self._pose
-        view.pose_covariance = covariance.along_path(self._pose, self._pose_covariance, np.eye(4), C)
-        estimate = self._estimate(view, State.LOST, pair.failure, "none", C, scale, pair)
+    def _lose(self, view: View, pair: Pair) -> Estimate:
+        """A frame that shows no motion. The reference is kept, because the next one may show its place again."""
+        _, scale = self._unit.scale(self.config, view, pair)
+        if self._tracked is None:  # nothing can be lost yet
+            view.T_odom_camera, view.pose_covariance = self._pose, self._pose_covariance
+            return self._estimate(view, None, State.INITIALISING, pair.failure, "none", np.zeros((6, 6)), scale, pair)
+        why = view.look.why_unlike(self._reference.look) if view.look and not view.unusable else ""
+        reason = f"{pair.failure}: {why}" if why and not pair.is_crowded else pair.failure
+        seconds = self._coast(view)
+        goes_on = self.config.lost_policy == "predict"
+        dt = max(view.stamp_ns - self._stamp_ns, 0) * 1e-9
+        C = self._coasting.doubt(dt, goes_on)
+        estimate = self._estimate(view, self._lost or self._tracked, State.LOST, reason, "none", C, scale, pair)
+        self._lost = view
+        if pair.is_crowded:
+            self._crowd.note(view.stamp_ns, True)
+        if self._crowd.since_ns is not None and not pair.is_crowded:
+            view.world = np.zeros(rigidity.tile_count(view.camera.width, view.camera.height), bool)
         self._last = view if view.features is not None else self._last
-        return estimate
+        given_up = self.config.lost_policy == "stop" or seconds > self.config.lost_time
+        return replace(estimate, has_pose=not given_up)
+
+    def _coast(self, view: View) -> float:
+        """Give a frame that shows no motion its pose, by config.lost_policy; seconds since the last one that did."""
+        tracked = self._tracked
+        seconds = max(view.stamp_ns - tracked.stamp_ns, 0) * 1e-9
+        goes_on = self.config.lost_policy == "predict"
+        step = self._coasting.motion(min(seconds, self.config.lost_time)) if goes_on else np.eye(4)
+        view.T_odom_camera = tracked.T_odom_camera @ step
+        C = self._coasting.doubt(seconds, goes_on)
+        if self.config.planar:
+            step, C = planar(step, C, self.up)
+        view.pose_covariance = covariance.along_path(tracked.T_odom_camera, tracked.pose_covariance, step, C)
+        return seconds
 
     def _start(self, view: View, reason: str) -> Estimate:
         """A frame that is compared with no earlier one, at the pose so far."""
         view.T_odom_camera, view.pose_covariance = self._pose, self._pose_covariance
-        pair = _Pair(Matches.empty())
+        if self._tracked is not None:
+            self._coast(view)
+        pair = Pair(Matches.empty())
         _, scale = self._unit.scale(self.config, view, pair)
-        estimate = self._estimate(view, State.INITIALISING, reason, "none", np.zeros((6, 6)), scale, pair)
-        self._reference, self._last = view, None
-        self._tracked_ns = view.stamp_ns
-        self._step = np.eye(4)
-        return replace(estimate, dt=0.0)
+        estimate = self._estimate(view, None, State.INITIALISING, reason, "none", np.zeros((6, 6)), scale, pair)
+        self._reference, self._tracked, self._last = view, view, None
+        self._crowd = Crowd()
+        self._coasting.stop()
+        return estimate
 
     def _estimate(
         self,
         view: View,
+        previous: View | None,
         state: State,
         reason: str,
         model: str,
         motion_covariance: np.ndarray,
         scale: Scale,
-        pair: _Pair,
+        pair: Pair,
     ) -> Estimate:
-        """Put an Estimate together, and make ``view`` the last frame."""
+        """Put an Estimate together, and make ``view`` the last frame. Its motion is the one since ``previous``."""
         motion, matches = pair.motion, pair.matches
         depth = view.network_depth * np.float32(scale.value) if view.network_depth is not None else None
-        at_rest = np.array_equal(view.T_odom_camera, self._pose)
+        step, dt = np.eye(4), 0.0
+        if previous is not None:
+            dt = max(view.stamp_ns - previous.stamp_ns, 0) * 1e-9
+            if not np.array_equal(view.T_odom_camera, previous.T_odom_camera):
+                step = se3.inverse(previous.T_odom_camera) @ view.T_odom_camera
         estimate = Estimate(
             stamp_ns=view.stamp_ns,
             state=state,
             reason=reason,
             model=model,
             T_odom_camera=view.T_odom_camera,
-            T_previous_current=np.eye(4) if at_rest else se3.inverse(self._pose) @ view.T_odom_camera,
-            dt=0.0 if self._stamp_ns is None else (view.stamp_ns - self._stamp_ns) * 1e-9,
+            has_pose=True,
+            T_previous_current=step,
+            dt=dt,
             motion_covariance=motion_covariance,
             pose_covariance=view.pose_covariance,
             scale=scale,
@@ -476,80 +492,21 @@ class VisualOdometry:
             timings_ms=view.timings_ms,
         )
         self._pose, self._pose_covariance, self._stamp_ns = view.T_odom_camera, view.pose_covariance, view.stamp_ns
+        self._lost = None
         return estimate
 
     def _still_px(self, camera: PinholeCamera) -> float:
         return self.config.stationary_px * camera.width / 1000.0
 
 
-class _Unit:
-    """From the raw unit, which drifts, to that of ``config.scale_source``: filtered, as each look at it is noisy."""
+def _doubt(world: np.ndarray) -> float:
+    """Factor on the variance of a motion that only those of the matches show: some of the others may be among them."""
+    return 1.0 / max(float(np.mean(world)), 0.1) ** 2
 
-    def __init__(self) -> None:
-        self.network_per_raw = ScaleFilter(POINTS_DRIFT)
-        self._per_raw = ScaleFilter(POINTS_DRIFT)  # of ``camera_height``; of ``none``, which is never corrected
-        self._per_raw_by_median = 1.0  # of ``median_depth``
-        self._source = ""
-        self._points_spread = 0.0  # of the last length
-        self._is_measured = False  # in this frame
 
-    def measure(self, config: OdometryConfig, view: View, pair: _Pair) -> None:
-        """Look at the scale in a frame that has moved."""
-        self._choose(config, view)
-        self._points_spread = pair.points_scale.spread if pair.points_scale else 0.0
-        self.network_per_raw.drift_by(self._points_spread)
-        self._per_raw.drift_by(self._points_spread)
-        if pair.network_scale is not None:
-            variance = pair.network_scale.spread**2 + NETWORK_SPREAD**2
-            self._is_measured = self.network_per_raw.update(pair.network_scale.value / pair.length, variance)
-        if self._source == "camera_height":
-            self._is_measured = self._look_for_ground(config.camera_height, view.camera, pair)
-        elif self._source == "none":
-            self._is_measured = not self._per_raw.is_known
-            if self._is_measured:
-                self._per_raw.update(1.0 / (pair.length * float(np.linalg.norm(pair.motion.t))), 0.0)
-
-    def scale(self, config: OdometryConfig, view: View, pair: _Pair) -> tuple[float, Scale]:
-        """The factor from the raw unit to that of this frame's estimate, and what is to be said of it."""
-        self._choose(config, view)
-        # The network's depth of this frame in the raw unit: by its own points, else as it is on average.
-        raw_per_network = 1.0 / self.network_per_raw.value
-        if pair.network_scale is not None:
-            raw_per_network = pair.length / pair.network_scale.value
-        way = self._per_raw if self._source in ("camera_height", "none") else self.network_per_raw
-        factor = way.value
-        if self._source == "median_depth":
-            if view.network_depth is not None:
-                middle = raw_per_network * depth_map.middle(view.network_depth)
-                self._per_raw_by_median = config.median_depth / middle
-            factor = self._per_raw_by_median
-        spread = math.sqrt(self._points_spread**2 + (way.variance if way.is_known else 0.0))
-        is_metric = self._source == "camera_height" and way.is_known
-        ok, self._is_measured = self._is_measured and pair.motion is not None, False
-        value = factor * raw_per_network if view.network_depth is not None else 1.0
-        return factor, Scale(value, spread, self._source, is_metric, ok)
-
-    def _choose(self, config: OdometryConfig, view: View) -> None:
-        source = config.scale_source
-        has_network = view.network_depth is not None or self.network_per_raw.is_known
-        if source in ("network", "median_depth") and not has_network:
-            source = "none"
-        if source != self._source:
-            self._source, self._per_raw = source, ScaleFilter(POINTS_DRIFT)
-
-    def _look_for_ground(self, camera_height: float, camera: PinholeCamera, pair: _Pair) -> bool:
-        good = np.isfinite(pair.depth_2)
-        points, depth, scores = pair.matches.points_2[good], pair.depth_2[good], pair.matches.scores[good]
-        ground = find_ground(
-            camera.rays(points).T,
-            1.0 / depth,
-            pair.parallax_px[good] * depth * np.minimum(scores / np.median(pair.matches.scores), 5.0),
-            -pair.motion.t / np.linalg.norm(pair.motion.t),
-            covariance.tiles(points, camera.width, camera.height),
-        )
-        if ground is None:
-            return False
-        return self._per_raw.update(camera_height / ground.height, ground.spread**2 + GROUND_SPREAD**2)
+def _found(pair: Pair) -> np.ndarray:
+    """(4, 4) T_2_1 in the raw unit."""
+    return se3.make_pose(pair.motion.R, pair.motion.t * pair.length)
 
 
 def keeps_reference(matches: Matches, camera: PinholeCamera, config: OdometryConfig) -> bool:
@@ -570,7 +527,7 @@ def _is_kept(parallax_px: float, flow_px: float, camera: PinholeCamera, config: 
     return parallax_px < limit_px and flow_px < MAX_SHIFT * camera.width
 
 
-def _carry_on(reference: View, camera: PinholeCamera, R: np.ndarray, t: np.ndarray, pair: _Pair) -> np.ndarray | None:
+def _carry_on(reference: View, camera: PinholeCamera, R: np.ndarray, t: np.ndarray, pair: Pair) -> np.ndarray | None:
     """Coarse depth of the current frame in the raw unit: what was triangulated, else what was known before, moved."""
     matches = pair.matches
     before = depth_map.sample(reference.points_depth, matches.points_1, camera)

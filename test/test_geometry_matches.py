@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from depth_pose_ros.engines.engine import FlowField
-from depth_pose_ros.geometry import correspondences, refine
+from depth_pose_ros.geometry import appearance, correspondences, refine
 from depth_pose_ros.geometry.correspondences import Matches
 
 H, W, STRIDE = 48, 160, 4
@@ -151,5 +151,5 @@ def test_refining_nothing_gives_nothing():
 
 
 def test_contrast_tells_a_lens_cap_from_a_picture():
-    assert refine.contrast(np.full((100, 200), 7, np.uint8)) < refine.MIN_CONTRAST
+    assert appearance.contrast(np.full((100, 200), 7, np.uint8)) < appearance.MIN_CONTRAST
     assert refine.contrast(texture(240, 480)) > 10

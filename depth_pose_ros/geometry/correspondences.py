@@ -32,6 +32,10 @@ class Matches:
     def __len__(self) -> int:
         return len(self.points_1)
 
+    def __getitem__(self, some: np.ndarray) -> "Matches":
+        """Those of an index or (N,) bool."""
+        return Matches(self.points_1[some], self.points_2[some], self.scores[some])
+
     def resized(self, sx: float, sy: float) -> "Matches":
         """The same matches in images resized by (sx, sy), by the half-pixel rule of cv2.resize."""
         factor = np.array([sx, sy], np.float32)
@@ -92,8 +96,10 @@ def score(flow: FlowField) -> np.ndarray:
     return (visible * (inside & finite & (length < limit)) / expected_error).astype(np.float32)
 
 
-def select(flow: FlowField, max_matches: int, seed: int = 0) -> Matches:
+def select(flow: FlowField, max_matches: int, mask: np.ndarray | None = None, seed: int = 0) -> Matches:
     """At most ``max_matches`` good matches, spread over the image, in input pixels.
+
+    mask: (H, W) bool of any size, False where neither end of a match may lie.
 
     Inside each tile the best ``TOP_SHARE`` of the cells qualify (more where the grid is too coarse to give enough), and
     of those a random choice is taken, the same one for the same ``seed``. The best scores of the whole image cluster on
@@ -101,6 +107,12 @@ def select(flow: FlowField, max_matches: int, seed: int = 0) -> Matches:
     """
     scores = score(flow)
     h, w = scores.shape
+    if mask is not None:
+        usable = cv2.resize(mask.astype(np.uint8), (w, h), interpolation=cv2.INTER_NEAREST)
+        y, x = np.indices((h, w), np.float32)
+        cells = np.nan_to_num(flow.forward) * np.float32(1.0 / flow.stride)
+        there = cv2.remap(usable, x + cells[..., 0], y + cells[..., 1], cv2.INTER_NEAREST)
+        scores *= usable & there
     side = max(4, TILE_PX // flow.stride)
     rows, columns = -(-h // side), -(-w // side)
     tiles = np.zeros((rows * side, columns * side), np.float32)

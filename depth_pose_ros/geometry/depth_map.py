@@ -3,6 +3,7 @@
 Maps show the camera's whole view at any resolution; NaN is unknown.
 """
 
+import cv2
 import numpy as np
 
 from depth_pose_ros.camera import PinholeCamera
@@ -37,6 +38,14 @@ def gather(depth: np.ndarray, points: np.ndarray, camera: PinholeCamera) -> np.n
     total = np.bincount(cell, np.log(depth[good]), rows * COLUMNS)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.exp(total / np.where(count > 0, count, np.nan)).reshape(rows, COLUMNS)
+
+
+def masked(depth: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """(h, w) depth with NaN where a (H, W) bool mask of the same view is False."""
+    if mask is None:
+        return depth
+    usable = cv2.resize(mask.astype(np.uint8), depth.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    return np.where(usable > 0, depth, np.float32(np.nan))
 
 
 def middle(depth: np.ndarray | None) -> float:

@@ -7,6 +7,7 @@ back again both moves each match and says how far to trust it.
 import cv2
 import numpy as np
 
+from depth_pose_ros.geometry.appearance import contrast
 from depth_pose_ros.geometry.correspondences import Matches
 
 WINDOW_PX = 11  # a wider one smears over depth edges and was worse in direction
@@ -15,7 +16,6 @@ MAX_ROUND_TRIP_PX = 2.0  # likewise, of there and back again
 UNREFINED_PX = 0.5  # error that is added to what stays as the network gave it
 MAX_DIFFERENCE = 0.5  # mean, of the contrast of the image: true matches have 0.02 to 0.2, a picture and noise 1 to 2
 MIN_REFINED = 0.1  # share of the matches; real pairs have 0.3 to 0.95
-MIN_CONTRAST = 2.0  # grey levels; an image below is a lens cap, a wall at night or a broken cable
 
 
 def refine(gray_1: np.ndarray, gray_2: np.ndarray, matches: Matches) -> Matches:
@@ -49,8 +49,3 @@ def refine(gray_1: np.ndarray, gray_2: np.ndarray, matches: Matches) -> Matches:
     scores = np.where(refined, 1.0 / (0.1 + round_trip), 1.0 / (1.0 / matches.scores + UNREFINED_PX))
     points_2 = np.where(refined[:, None], there, start_2)
     return Matches(start_1[kept], points_2[kept], scores[kept].astype(np.float32))
-
-
-def contrast(gray: np.ndarray) -> float:
-    """Standard deviation of an image in grey levels, from every eighth pixel each way."""
-    return float(cv2.meanStdDev(np.ascontiguousarray(gray[::8, ::8]))[1][0, 0])

@@ -25,9 +25,10 @@ from torch.utils.data import DataLoader
 from depth_pose_ros.camera import PinholeCamera
 from depth_pose_ros.engines.engine import FlowField
 from depth_pose_ros.errors import ConfigError
+from depth_pose_ros.geometry.appearance import MIN_CONTRAST, contrast
 from depth_pose_ros.geometry.correspondences import TILE_PX, select
 from depth_pose_ros.geometry.motion import estimate_motion
-from depth_pose_ros.geometry.refine import MIN_CONTRAST, contrast, refine
+from depth_pose_ros.geometry.refine import refine
 from depth_pose_ros.networks.registry import save_network
 from depth_pose_ros.training.frames import Clip, PairItems
 from depth_pose_ros.training.self_supervised import LossConstants, Motion, Term, flow_terms, geometry_terms

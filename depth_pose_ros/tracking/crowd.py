@@ -1,0 +1,89 @@
+"""Tells the motion of the camera from that of something that passes in front of it, by what came before."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from depth_pose_ros.geometry import se3
+from depth_pose_ros.geometry.rigidity import MIN_SHARE, Scene, rests
+from depth_pose_ros.tracking.coasting import Coasting
+
+WORSE = 1.3  # times as many matches must go on as before as agree with the motion that is found, for it to be doubted
+
+
+class Mover(Enum):
+    """What a motion is of, on which most matches agree."""
+
+    CAMERA = "the camera"
+    OTHERS = "something else, while the camera stands still"
+    PART = "perhaps something else; see what the matches of the world say"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a motion is of, and which of the (N,) matches move with the world, as far as they tell."""
+
+    mover: Mover
+    world: np.ndarray
+
+
+class Crowd:
+    """Judges the motions that are found, in the order of their frames."""
+
+    def __init__(self) -> None:
+        self.since_ns: int | None = None
+        """Stamp of the frame since which something else moves, and hides much of the view; None if nothing does."""
+        self._other = Coasting()
+
+    def seconds(self, stamp_ns: int) -> float:
+        """For how long that has been so."""
+        return 0.0 if self.since_ns is None else (stamp_ns - self.since_ns) * 1e-9
+
+    def note(self, stamp_ns: int, is_crowded: bool) -> None:
+        """What became of the judgement of a frame."""
+        if not is_crowded:
+            self.since_ns, self._other = None, Coasting()
+        elif self.since_ns is None:
+            self.since_ns = stamp_ns
+
+    def judge(
+        self,
+        scene: Scene,
+        T_2_1: np.ndarray,
+        inliers: np.ndarray,
+        expected: np.ndarray | None,
+        was_at_rest: bool,
+        suspect: np.ndarray,
+    ) -> Verdict:
+        """The motion T_2_1 (4, 4) on which the ``inliers`` (N,) agree.
+
+        expected: (4, 4) what it would be if the camera went on as before; None where that is not known.
+        was_at_rest: the camera stood still in view 1.
+        suspect:  (N,) bool, matches from where the world was not seen before.
+        """
+        found = scene.shift(T_2_1)
+        if (was_at_rest or expected is None) and rests(scene, found):
+            return Verdict(Mover.OTHERS, scene.flow_px < scene.still_px)
+        if expected is None:
+            return Verdict(Mover.CAMERA, ~found.contradicts)
+        before = scene.shift(expected)
+        others = found.is_clearly_worse_than(before)
+        explained, explained_before = np.mean(found.fits), np.mean(before.fits)
+        is_worse = explained_before > max(WORSE * explained, MIN_SHARE)
+        is_hidden = max(np.mean(suspect), np.mean(suspect[inliers])) > 0.5
+        if not is_hidden and np.mean(others) < MIN_SHARE and not is_worse:
+            return Verdict(Mover.CAMERA, ~found.contradicts)
+        if before.allows(inliers) and not is_worse:
+            return Verdict(Mover.CAMERA, ~found.contradicts)
+        return Verdict(Mover.PART, others | (before.fits & ~suspect) | ~(suspect | found.fits))
+
+    def is_still_other(self, scene: Scene, T_2_1: np.ndarray, inliers: np.ndarray, seconds: float) -> bool:
+        """Whether a motion that is not what was expected of the camera is still that of the same other thing.
+
+        seconds: between the two views.
+        """
+        if self._other.knows and not scene.shift(se3.inverse(self._other.motion(seconds))).allows(inliers):
+            return False
+        self._other.see(se3.inverse(T_2_1), seconds, 1.0)
+        return True
