@@ -414,10 +414,13 @@ class FrameRectifier:
 
     image_size: (width, height) of the networks' input.
     gray_size:  (width, height) of the gray view, None for the rectified image at the size sent.
+    mask:       (H, W) bool of the raw image, or of any size in its shape; None without one. CameraError for another.
     """
 
     camera: PinholeCamera
     """Of the gray view; that of the image is ``camera.resized(*image_size)``."""
+    mask: np.ndarray | None
+    """Of the gray view, False wherever the raw mask is, even in part."""
 
     def __init__(
         self,
@@ -425,11 +428,22 @@ class FrameRectifier:
         image_size: tuple[int, int],
         gray_size: tuple[int, int] | None = None,
         rectify: Rectify = "auto",
+        mask: np.ndarray | None = None,
     ) -> None:
         self._image = Rectifier(model, *image_size, rectify=rectify)
         self._gray = Rectifier(model, *(gray_size or (0, 0)), rectify=rectify)
         self.model = model
         self.camera = self._gray.camera
+        self.mask = None if mask is None else self._rectified(mask)
+
+    def _rectified(self, mask: np.ndarray) -> np.ndarray:
+        (h, w), (width, height) = mask.shape, (self.model.image_width, self.model.image_height)
+        if abs(w * height - h * width) > 0.01 * w * height:
+            raise CameraError(
+                f"mask of {w} x {h} pixels for images of {width} x {height}; give one of that size, or of its shape"
+            )
+        white = np.where(mask, np.uint8(255), np.uint8(0))
+        return self._gray(cv2.resize(white, (width, height), interpolation=cv2.INTER_NEAREST)) > 254
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(H, W, 3) BGR or (H, W) gray, uint8 -> image (h, w, 3) uint8 BGR and gray (H', W') uint8, both rectified."""

@@ -255,6 +255,12 @@ class InputConfig(Tunables):
         choices=("auto", "always", "never"),
         read_only=True,
     )
+    mask: str = tunable(
+        "",
+        "Image file in the shape of the camera's images, black where they are not to be used, such as the robot's own "
+        "body: no matches and no depth are taken from there. Empty: use all.",
+        read_only=True,
+    )
     max_width: int = tunable(
         1280,
         "Wider images are reduced to this width before matches are refined in them.",

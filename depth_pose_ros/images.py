@@ -165,6 +165,12 @@ def flow_picture(flow: np.ndarray, largest: float | None = None) -> np.ndarray:
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
 
 
+def read_mask(path: str | Path) -> np.ndarray:
+    """An image file -> (height, width) bool, False where it is black. Raises ImageError as read_image does."""
+    image = read_image(path, keep_gray=True)
+    return image > 0 if image.ndim == 2 else (image > 0).any(-1)
+
+
 def _pixels(height: int, width: int, name: str, step: int, is_bigendian: bool, data: Any) -> np.ndarray:
     """(rows, width[, channels]) view of the data in the encoding's type, rows without their padding, native endian."""
     kind = _ENCODINGS[name]

@@ -32,6 +32,7 @@ KEEP_PX = 8.0  # of an image 1000 pixels wide: up to this parallax a reference i
 MAX_SHIFT = 0.1  # of the image's width: a reference frame that has moved further is given up
 MAX_VIEWS = 32  # that process_matches remembers, for matches that name an older reference frame
 MAX_POINTS_SPREAD = 0.1  # relative: a length that shared points give no better is taken from elsewhere
+UP = np.array([0.0, -1.0, 0.0])  # of a camera that is mounted level
 REST_FACTOR = 2.0  # on the threshold of standing still, for turning: what stands still may shake
 
 
@@ -59,8 +60,9 @@ class VisualOdometry:
         self.depth = depth
         self.config = config or OdometryConfig()
         self._beside = ThreadPoolExecutor(1, "depth")
-        self.up = np.array([0.0, -1.0, 0.0])
-        """(3,) unit vector in the optical frame, normal of the plane that config.planar keeps the camera on."""
+        self.up: np.ndarray | None = UP
+        """(3,) unit vector in the optical frame, normal of the plane that config.planar keeps the camera on. None while
+        that is not known: then no motion is taken to be planar."""
         self.reset()
 
     def reset(self, T_odom_camera: np.ndarray | None = None) -> None:
@@ -379,7 +381,7 @@ class VisualOdometry:
         shared = self.config.shared_error_px * view.camera.width / 1000.0 / focal
         C += np.diag([(factor * pair.distance * shared) ** 2] * 3 + [shared**2] * 3)
         T_reference_current = se3.make_pose(R.T, -R.T @ t * factor)
-        if self.config.planar:
+        if self.config.planar and self.up is not None:
             T_reference_current, C = planar(T_reference_current, C, self.up)
         view.T_odom_camera = reference.T_odom_camera @ T_reference_current
         view.pose_covariance = covariance.along_path(
@@ -431,7 +433,7 @@ class VisualOdometry:
         step = self._coasting.motion(min(seconds, self.config.lost_time)) if goes_on else np.eye(4)
         view.T_odom_camera = tracked.T_odom_camera @ step
         C = self._coasting.doubt(seconds, goes_on)
-        if self.config.planar:
+        if self.config.planar and self.up is not None:
             step, C = planar(step, C, self.up)
         view.pose_covariance = covariance.along_path(tracked.T_odom_camera, tracked.pose_covariance, step, C)
         return seconds

@@ -39,7 +39,7 @@ OPTIONS: dict[type[Tunables], tuple[str, ...] | None] = {
     OdometryConfig: None,
     NetworkConfig: ("flow_model", "depth_model", "backend", "threads"),
     EngineConfig: None,
-    InputConfig: ("rectify", "max_width"),
+    InputConfig: ("rectify", "mask", "max_width"),
 }
 """The tunables that become options, by config class; None for all of it."""
 
@@ -224,11 +224,13 @@ def _load(
 
 def _rectifier(camera: Any, size: tuple[int, int], config: InputConfig) -> FrameRectifier:
     from depth_pose_ros.camera import FrameRectifier
+    from depth_pose_ros.images import read_mask
 
     gray_size = None
     if camera.image_width > config.max_width:
         gray_size = (config.max_width, max(1, round(camera.image_height * config.max_width / camera.image_width)))
-    return FrameRectifier(camera, size, gray_size, config.rectify)
+    mask = read_mask(config.mask) if config.mask else None
+    return FrameRectifier(camera, size, gray_size, config.rectify, mask)
 
 
 def _chosen(sequence: Sequence, step: int, count: int | None) -> Iterator[tuple[int, Any, float]]:
@@ -314,7 +316,7 @@ def _see(
             continue
         last_stamp = stamp
         times = {"read": read_ms, "rectify": 1e3 * (time.perf_counter() - start)}
-        frame = Frame(stamp, small, gray, rectifier.camera)
+        frame = Frame(stamp, small, gray, rectifier.camera, rectifier.mask)
         view = odometry.see(frame)
         yield _Seen(frame, view, times, read_ms + 1e3 * (time.perf_counter() - start))
 
@@ -355,9 +357,9 @@ class Summary:
         """Why the run was no success, in a sentence; empty when it was."""
         if self.frames < 2:
             return f"{self.frames} usable frames and {self.refused} refused; a motion needs two frames"
-        lost = self.states.get("lost", 0)
+        lost = self.frames - self.states.get("tracking", 0) - self.states.get("stationary", 0)
         if 2 * lost > self.frames:
-            return f"tracking was lost in {lost} of {self.frames} frames; frames.csv tells why"
+            return f"no motion was found in {lost} of {self.frames} frames; frames.csv tells why"
         return ""
 
 
@@ -404,8 +406,9 @@ class Results:
             "total_ms": f"{total_ms:.2f}",
         }
         self.rows.append(row | {f"{name}_ms": f"{ms:.2f}" for name, ms in times.items()})
-        self.stamps.append(estimate.stamp_ns)
-        self.poses.append(estimate.T_odom_camera)
+        if estimate.has_pose:
+            self.stamps.append(estimate.stamp_ns)
+            self.poses.append(estimate.T_odom_camera)
         self.frame_ms.append(total_ms)
         self.times.append(time.perf_counter())
         for name, ms in times.items():

@@ -206,6 +206,21 @@ def test_frame_rectifier_gives_both_views_of_one_frame(gray_input, name):
     assert reduced.camera == both.camera.resized(160, 120)
 
 
+def test_a_mask_follows_the_image_and_covers_what_it_covers_in_part():
+    raw = np.ones((HEIGHT, WIDTH), bool)
+    raw[HEIGHT // 2 :, 100:200] = False
+    model = model_of("plumb_bob")
+    made = FrameRectifier(model, (128, 96), gray_size=(160, 120), mask=raw).mask
+    assert made.shape == (120, 160) and made.dtype == bool
+    shown = Rectifier(model, 160, 120)(np.where(raw, np.uint8(200), np.uint8(0)))
+    np.testing.assert_array_equal(made, shown >= 200)
+    half = FrameRectifier(model, (128, 96), gray_size=(160, 120), mask=raw[::2, ::2]).mask
+    assert np.mean(half != made) < 0.02
+    assert FrameRectifier(model, (128, 96)).mask is None
+    with pytest.raises(CameraError, match="mask of 50 x 100 pixels for images of"):
+        FrameRectifier(model, (128, 96), mask=np.ones((100, 50), bool))
+
+
 @pytest.mark.parametrize(
     "image",
     [np.zeros((HEIGHT, WIDTH - 1), np.uint8), np.zeros((HEIGHT, WIDTH, 4), np.uint8), np.zeros((HEIGHT, WIDTH))],

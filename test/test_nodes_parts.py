@@ -295,6 +295,16 @@ def test_no_depth_is_invented_between_two_surfaces(interpolation):
     np.testing.assert_allclose(edge + 0.5, [(12 * 101 / 32) - 0.5, (20 * 101 / 32) - 0.5], atol=0.51)
 
 
+@pytest.mark.parametrize("interpolation", ["nearest", "edge_aware"])
+def test_what_is_not_known_stays_so_and_spreads_not(interpolation):
+    depth = np.full((24, 32), 30.0, np.float32)
+    depth[16:, 8:20] = np.nan
+    resized = resize_depth(depth, 128, 96, interpolation)
+    expected = np.full((96, 128), 30.0, np.float32)
+    expected[64:, 32:80] = np.nan
+    np.testing.assert_allclose(resized, expected, rtol=1e-6)
+
+
 def test_flow_picture_shows_direction_as_hue():
     flow = np.zeros((4, 4, 2), np.float32)
     flow[:2, :, 0] = 5.0  # to the right

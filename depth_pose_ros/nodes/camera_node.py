@@ -16,6 +16,7 @@ from depth_pose_ros.camera import CameraModel, FrameRectifier, network_size
 from depth_pose_ros.config import EngineConfig, InputConfig, NetworkConfig, Tunables
 from depth_pose_ros.engines import Manifest, NetworkDepth, NetworkFlow, may_build
 from depth_pose_ros.errors import CameraError, ConfigError, EngineError, ImageError
+from depth_pose_ros.images import read_mask
 from depth_pose_ros.nodes import messages
 from depth_pose_ros.nodes.camera_input import CameraImage, CameraInput
 from depth_pose_ros.nodes.managed_node import ManagedNode
@@ -62,6 +63,8 @@ class CameraNode(ManagedNode):
         self.backend_reasons: tuple[str, ...] = ()
         """Why nothing better runs them, a sentence each."""
         self.opening = Opening(self)
+        mask = self.configs[InputConfig].mask
+        self._mask = read_mask(mask) if mask else None
         self.camera = CameraInput(self, self.configs[InputConfig])
         self.create_service(SetBool, "~/pause", self._pause)
         self._rectifier: FrameRectifier | None = None
@@ -148,7 +151,7 @@ class CameraNode(ManagedNode):
                 if changed:
                     self._take_camera(image.model, recommended, multiple)
                 bgr, gray = self._rectifier(image.image)
-                frame = Frame(image.stamp_ns, bgr, gray, self._rectifier.camera)
+                frame = Frame(image.stamp_ns, bgr, gray, self._rectifier.camera, self._rectifier.mask)
                 rectify_ms = 1e3 * (time.perf_counter() - start)
             except (ImageError, CameraError) as error:
                 self.camera.refuse(str(error))
@@ -194,7 +197,7 @@ class CameraNode(ManagedNode):
         if rectify == "auto" and self.camera.is_rectified and not model.is_rectified:
             rectify = "never"
             self.get_logger().info(f"{self.camera.topic} is rectified, by its name; set rectify to always if it is not")
-        return FrameRectifier(model, size, gray_size, rectify)
+        return FrameRectifier(model, size, gray_size, rectify, self._mask)
 
     # ------------------------------------------------------------------------------------------- callbacks
     def _pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:

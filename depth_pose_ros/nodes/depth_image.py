@@ -15,6 +15,7 @@ def resize_depth(depth: np.ndarray, width: int, height: int, interpolation: str 
 
     interpolation: ``nearest``, or ``edge_aware``: linear in inverse depth, which is exact on planes, except where the
         four neighbours lie on different surfaces; there the nearest one, for depth between two surfaces is in the air.
+    NaN, where nothing is known, stays where it is.
     """
     if depth.shape == (height, width):
         return depth
@@ -23,9 +24,13 @@ def resize_depth(depth: np.ndarray, width: int, height: int, interpolation: str 
     if interpolation == "nearest":
         return depth[rows][:, columns]
     inverse = 1.0 / depth
+    unknown = np.isnan(inverse)
+    inverse[unknown] = 0.0  # beside it all is edge; as NaN it would spread
     edge = np.abs(inverse - cv2.blur(inverse, (3, 3), borderType=cv2.BORDER_REPLICATE)) > EDGE * inverse
+    edge |= unknown
     smooth = cv2.resize(inverse, (width, height), interpolation=cv2.INTER_LINEAR)
-    np.reciprocal(smooth, out=smooth)
+    with np.errstate(divide="ignore"):
+        np.reciprocal(smooth, out=smooth)
     at_edge = np.flatnonzero(edge[rows][:, columns])
     i, j = np.divmod(at_edge, width)
     smooth.ravel()[at_edge] = depth[rows[i], columns[j]]

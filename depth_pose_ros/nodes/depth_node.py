@@ -12,6 +12,7 @@ import numpy as np
 from depth_pose_ros.config import EngineConfig, NetworkConfig, OutputConfig, Tunables
 from depth_pose_ros.engines import Manifest, find_model, load_depth
 from depth_pose_ros.engines.engine import DepthEstimator
+from depth_pose_ros.geometry import depth_map
 from depth_pose_ros.nodes.camera_node import CameraNode, SeenImage
 from depth_pose_ros.nodes.publishers import DepthPublisher
 from depth_pose_ros.nodes.running import run
@@ -46,7 +47,9 @@ class DepthNode(CameraNode):
 
     def see(self, frame: Frame) -> np.ndarray | None:
         """See CameraNode."""
-        return self._network.depth(frame.image, frame.image_camera.fx) if self._depth.is_wanted else None
+        if not self._depth.is_wanted:
+            return None
+        return depth_map.masked(self._network.depth(frame.image, frame.image_camera.fx), frame.mask)
 
     def process(self, seen: SeenImage) -> bool:
         """See CameraNode."""

@@ -83,7 +83,8 @@ class FlowNode(CameraNode):
             flow = current.network.flow(reference.features, current.features)
             height, width = frame.image.shape[:2]
             self._picture.publish(frame.stamp_ns, image.frame_id, flow, width, height)
-            matches = select(flow, config.max_matches).resized(frame.camera.width / width, frame.camera.height / height)
+            matches = select(flow, config.max_matches, frame.mask)
+            matches = matches.resized(frame.camera.width / width, frame.camera.height / height)
             if config.refine:
                 matches = refine(reference.gray, current.gray, matches)
         head = messages.header(frame.stamp_ns, image.frame_id)

@@ -15,7 +15,7 @@ from depth_pose_ros.config import OdometryConfig, OutputConfig, Tunables
 from depth_pose_ros.nodes.parameters import Configs
 from depth_pose_ros.nodes.publishers import DepthPublisher, Mounting, OdometryPublisher
 from depth_pose_ros.nodes.transforms import TransformListener
-from depth_pose_ros.odometry import Estimate, State, VisualOdometry
+from depth_pose_ros.odometry import UP, Estimate, State, VisualOdometry
 
 SCALE_SENTENCES = {
     "network": "scale_source network: lengths are in the depth network's own unit, the same from frame to frame but "
@@ -43,6 +43,7 @@ class Motion:
         self._node = node
         self._camera_frame = ""
         self._is_lost = False
+        self._given_up = ""  # why no pose is published, although frames are answered
         self._listener: TransformListener | None = None
         if configs[OutputConfig].base_frame:
             self._listener = TransformListener(node)
@@ -78,14 +79,14 @@ class Motion:
         details:      further entries of `status`.
         """
         start = time.perf_counter()
-        self._mount(camera_frame)
+        self._given_up = "" if estimate.has_pose else estimate.reason
         self.outputs.publish(estimate, camera_frame)
         if estimate.depth is not None and self.outputs.is_scaled(estimate):
             self.depth.publish(estimate.stamp_ns, camera_frame, estimate.depth, estimate.camera, image_camera, image)
         details["publish_ms"] = round(1e3 * (time.perf_counter() - start), 3)
         self.outputs.publish_status(estimate, camera_frame, details)
         self._tell_state(estimate)
-        return self.outputs.mounting is not None
+        return self.outputs.mounting is not None and estimate.has_pose
 
     def details(self) -> list[DiagnosticStatus]:
         """The last `status`, for `/diagnostics`."""
@@ -95,6 +96,8 @@ class Motion:
         """What keeps odometry from being published, a sentence each."""
         if self.outputs.mounting is None and self._listener is not None and self._camera_frame:
             return [self._listener.missing(self.outputs.config.base_frame, self._camera_frame)]
+        if self._given_up:
+            return [f"tracking is lost, and by lost_policy and lost_time no pose is published: {self._given_up}"]
         return []
 
     def _tell_state(self, estimate: Estimate) -> None:
@@ -106,12 +109,13 @@ class Motion:
         else:
             self._node.get_logger().info(f"tracking again ({estimate.state.value})", throttle_duration_sec=1.0)
 
-    def _mount(self, camera_frame: str) -> None:
-        """Find out how the camera sits on the base; never assume it."""
+    def mount(self, camera_frame: str) -> None:
+        """Find out how the camera sits on the base, before a frame is solved; never assume it."""
         base = self.outputs.config.base_frame
         if camera_frame != self._camera_frame:
             self._camera_frame = camera_frame
             self.outputs.mounting = None
+            self.odometry.up = None if base else UP
             if base and self._listener is None:
                 self._listener = TransformListener(self._node)
         if self.outputs.mounting is not None:
@@ -124,6 +128,7 @@ class Motion:
             self._listener.close()
             self._listener = None
             self.outputs.mounting = Mounting(T_base_camera)
+            self.odometry.up = T_base_camera[2, :3]  # the base's z axis, in the camera's
             x, y, z = T_base_camera[:3, 3]
             self._node.get_logger().info(f"{camera_frame} sits at ({x:.3f}, {y:.3f}, {z:.3f}) m in {base}")
 

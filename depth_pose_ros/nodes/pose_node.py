@@ -146,6 +146,7 @@ class PoseNode(ManagedNode):
             self.motion.outputs.forget()  # flow_node has told why stamps went back
         self._last_ns = stamped.stamp_ns
         self.without_depth += depth is None
+        self.motion.mount(stamped.frame_id)
         matches = stamped.matches
         estimate = self.motion.odometry.process_matches(
             stamped.stamp_ns,

@@ -126,7 +126,7 @@ class OdometryPublisher:
 
     def publish(self, estimate: Estimate, camera_frame: str) -> None:
         """Odometry, TF and path of one frame. The first frame is no motion yet and only starts the trajectory."""
-        if self.mounting is None:
+        if self.mounting is None or not estimate.has_pose:
             return
         config = self.config
         T = self.mounting.pose(estimate.T_odom_camera)

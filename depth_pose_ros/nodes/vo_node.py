@@ -65,6 +65,7 @@ class VisualOdometryNode(CameraNode):
         image, frame = seen.image, seen.frame
         if image.jumped_back:
             self.motion.outputs.forget()
+        self.motion.mount(image.frame_id)
         estimate = self.motion.odometry.solve(seen.seen)
         if estimate.flow is not None:
             height, width = frame.image.shape[:2]
