@@ -255,6 +255,7 @@ def estimate_with_depth(depth: np.ndarray, T_odom_camera: np.ndarray, camera: Pi
         dt=0.1,
         motion_covariance=np.eye(6),
         pose_covariance=np.eye(6),
+        has_pose=True,
         scale=scale,
         matches=10,
         inliers=9,
