@@ -17,12 +17,7 @@ SMALL_FLOW = PaperFlowConfig(
 SMALL_DEPTH = PaperDepthConfig(encoder=(8, 8, 12, 16, 20), decoder=(16, 12, 10, 8, 6))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def parameters(network):

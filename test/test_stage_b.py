@@ -29,6 +29,8 @@ from depth_pose_ros.training.stage_b import (  # noqa: E402
     fit,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CAMERA = PinholeCamera(192, 128, 100.0, 104.0, 93.0, 66.0)
 LIGHT = {"accelerator": "cpu", "devices": 1}
 

@@ -22,6 +22,8 @@ from depth_pose_ros.training.export import export_network  # noqa: E402
 from depth_pose_ros.training.stage_a import TrainingConfig, fit  # noqa: E402
 from depth_pose_ros.worlds.pool import PoolDataset, render_pool  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LIGHT = {"accelerator": "cpu", "devices": 1}
 WIDTH, HEIGHT = 192, 128
 
@@ -84,7 +86,7 @@ def test_interrupted_run_resumes_to_the_same_place(task, pool, tmp_path, monkeyp
 
 
 def pose_errors(model, samples):
-    """Median rotation and direction error in degrees on pairs of images, from the network's matches as they come."""
+    """Mean rotation and direction error in degrees on pairs of images, from the network's matches as they come."""
     engine = load_flow(model, WIDTH, HEIGHT, "cpu", 1)
     errors = []
     for sample in samples:
@@ -97,7 +99,7 @@ def pose_errors(model, samples):
         rotation = rotation_angle(motion.R @ true[:3, :3].T)
         direction = np.arccos(np.clip(motion.t @ true[:3, 3] / np.linalg.norm(true[:3, 3]), -1.0, 1.0))
         errors.append(np.degrees((rotation, direction)))
-    return np.median(errors, axis=0)
+    return np.mean(errors, axis=0)
 
 
 def depth_error(model, samples):
@@ -116,15 +118,15 @@ def test_from_worlds_to_poses(pool, tmp_path):
     flow, depth = flow_network(), depth_network()
     export_network(flow, tmp_path / "flow_0", {}, (WIDTH, HEIGHT))
     export_network(depth, tmp_path / "depth_0", {}, (WIDTH, HEIGHT))
-    flow = train_a("flow", pool, tmp_path / "flow", steps=60, batch=4, learning_rate=2e-3)
+    flow = train_a("flow", pool, tmp_path / "flow", steps=100, batch=4, learning_rate=2e-3)
     depth = train_a("depth", pool, tmp_path / "depth", steps=30, batch=8, learning_rate=3e-3)
     export_network(flow, tmp_path / "flow_1", {}, (WIDTH, HEIGHT))
     export_network(depth, tmp_path / "depth_1", {}, (WIDTH, HEIGHT))
 
     samples = [s for s in PoolDataset(pool / "test") if moved_pixels(s) > 1.0]
     before, after = (pose_errors(tmp_path / f"flow_{k}.yaml", samples) for k in (0, 1))
-    # Measured: 46 -> 1.3 deg and 150 -> 42 deg; the last digits of a training differ between processors.
-    assert (after < (0.2, 0.7) * before).all(), f"rotation, direction: {before} deg before, {after} deg after"
+    # Measured with three seeds: 0.08 to 0.18 of the rotation error and 0.47 to 0.58 of the direction error are left.
+    assert (after < (0.4, 0.8) * before).all(), f"rotation, direction: {before} deg before, {after} deg after"
     before, after = (depth_error(tmp_path / f"depth_{k}.yaml", samples) for k in (0, 1))
     assert after < before, f"AbsRel {before} before, {after} after"
 
