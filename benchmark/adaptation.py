@@ -190,8 +190,9 @@ def draw(curve: list[dict], path: Path) -> None:
     }
     figure, axes = plt.subplots(1, len(panels), figsize=(13, 3), layout="constrained")
     for axis, (name, label) in zip(axes, panels.items()):
-        axis.plot([row["step"] for row in curve], [row[name] for row in curve], marker="o", markersize=3)
-        axis.set(xlabel="training step", title=label, ylim=(0, None))
+        values = [row[name] for row in curve]
+        axis.plot([row["step"] for row in curve], values, marker="o", markersize=3)
+        axis.set(xlabel="training step", title=label, ylim=(0, 1.15 * max(values)))
         axis.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
 
