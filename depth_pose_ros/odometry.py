@@ -33,6 +33,7 @@ MAX_SHIFT = 0.1  # of the image's width: a reference frame that has moved furthe
 MAX_VIEWS = 32  # that process_matches remembers, for matches that name an older reference frame
 MAX_POINTS_SPREAD = 0.1  # relative: a length that shared points give no better is taken from elsewhere
 UP = np.array([0.0, -1.0, 0.0])  # of a camera that is mounted level
+SHORT_STEP = 0.15  # s between frames, above which a camera need not go on as before: a hand turns around in a third
 REST_FACTOR = 2.0  # on the threshold of standing still, for turning: what stands still may shake
 
 
@@ -224,8 +225,10 @@ class VisualOdometry:
         if np.median(scene.flow_px) < still_px:
             view.world = rigidity.world_tiles(matches.points_2, scene.flow_px < still_px, *size)
             return pair
-        expected = self._expected(reference, view) if self._coasting.knows else None
-        if expected is not None:
+        is_short = self._stamp_ns is not None and (view.stamp_ns - self._stamp_ns) * 1e-9 <= SHORT_STEP
+        expected = None
+        if self._coasting.knows and (is_short or self._crowd.since_ns is not None):
+            expected = self._expected(reference, view)
             expected[:3, 3] /= self._factor
         inliers = np.zeros(len(matches), bool)
         inliers[used] = pair.motion.inliers

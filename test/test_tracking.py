@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from corridor import CAMERA, DRIVE, Corridor, Lorry, SceneDepth, pose, render, turn_deg
 
+from depth_pose_ros import cli
 from depth_pose_ros.engines.engine import FlowField
 from depth_pose_ros.geometry import correspondences, se3
 from depth_pose_ros.geometry.appearance import Look
@@ -53,6 +54,14 @@ def test_a_lost_pose_is_held_and_doubted_more_and_more():
     assert after.state is State.TRACKING and after.dt == pytest.approx(0.6)
     assert np.linalg.norm(after.T_previous_current[:3, 3]) == pytest.approx(1.2, rel=0.1)
     assert corridor.see(path[10]).dt == pytest.approx(0.1)
+
+
+def test_a_hand_that_turns_around_between_slow_frames_is_followed(shared_data, tmp_path):
+    """Three frames a second: what the camera did before says little, and must not make the whole room a passer-by."""
+    clip = shared_data / "7scenes_redkitchen_400"
+    assert cli.main(["run", str(clip), "--step", "10", "--max-frames", "16", "--out", str(tmp_path)]) == 0
+    rows = (tmp_path / "frames.csv").read_text().splitlines()[2:]
+    assert [row.split(",")[1] for row in rows] == ["tracking"] * 15
 
 
 def test_a_lost_pose_may_go_on_as_before():

@@ -41,8 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         required=True,
         metavar="worlds:POOL|PATH",
-        help="a pool of rendered scenes (python -m depth_pose_ros.worlds.pool), or a folder of images, a video or a ROS bag; may be "
-        "repeated. Pools alone: supervised. Video: without truth, and depth learns from pools beside it where given",
+        help="a pool of rendered scenes (python -m depth_pose_ros.worlds.pool), or a folder of images, a video or a "
+        "ROS bag; may be repeated. Pools alone: supervised. Video: without truth, and depth learns from pools beside "
+        "it where given",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; an interrupted run goes on there")
     parser.add_argument(
