@@ -15,7 +15,17 @@ VIEW = ["matplotlib", *RUN]
 RERUN = ["rerun-sdk>=0.23"]
 EVAL = ["evo>=1.30", *VIEW]
 TRAIN = ["lightning>=2.2", "onnx>=1.16", "torch>=2.2", *RUN]
-TEST = [*EVAL, *TRAIN, *RERUN, "import-linter>=2.0", "pytest>=7.4", "pytest-timeout", "rosbags-image", "ruff>=0.6"]
+TEST = [
+    *EVAL,
+    *TRAIN,
+    *RERUN,
+    "import-linter>=2.0",
+    "pytest>=7.4",
+    "pytest-rerunfailures",
+    "pytest-timeout",
+    "rosbags-image",
+    "ruff>=0.6",
+]
 
 
 def share(folder: str) -> list[tuple[str, list[str]]]:

@@ -39,6 +39,15 @@ def one_thread() -> Iterator[None]:
     cv2.setNumThreads(before[1])
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What several processes tell each other over DDS may be late on a loaded machine: such tests may try again."""
+    for item in items:
+        if item.path.stem.startswith(
+            ("test_nodes", "test_demo", "test_check_camera", "test_view", "test_tensorrt_node")
+        ):
+            item.add_marker(pytest.mark.flaky(reruns=2, reruns_delay=1))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what needs a GPU where there is none."""
     if item.get_closest_marker("needs_gpu"):

@@ -301,6 +301,9 @@ def test_the_base_moves_as_the_base_does_once_its_transform_is_known(start, peer
     camera.spin(1.0)
     drive_forward(2, 5)
     node.wait_for(r"camera sits at \(0.300, 0.100, 0.800\) m in base_link")
+    last = START + 6 * PERIOD  # each topic arrives in its own time
+    camera.spin_until(lambda: last in stamps(camera.got["odom"]), what="odom")
+    camera.spin_until(lambda: last in [stamps(m.transforms)[-1] for m in camera.got["/tf"]], what="tf")
 
     odom = camera.got["odom"][-1]
     assert (odom.header.frame_id, odom.child_frame_id) == ("odom", "base_link")
