@@ -129,7 +129,7 @@ class CameraModel:
         R = np.eye(3) if self.R is None else _matrix("R", self.R, (3, 3))
         if not R.any():
             R = np.eye(3)
-        if np.abs(R @ R.T - np.eye(3)).max() > 1e-3:
+        if np.abs(R).max() > 2.0 or np.abs(R @ R.T - np.eye(3)).max() > 1e-3:
             raise CameraError(f"rectification R = {R.ravel().tolist()} is not a rotation; leave it zero if unknown")
         P = np.zeros((3, 4)) if self.P is None else _matrix("P", self.P, (3, 4))
         if not P.any():

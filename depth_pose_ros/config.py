@@ -381,6 +381,7 @@ class OutputConfig(Tunables):
     trajectory_path: str = tunable(
         "trajectory",
         "Where ~/save_trajectory writes: this path with .tum and with .kitti.txt added.",
+        read_only=True,
     )
 
 

@@ -57,6 +57,9 @@ _ENCODINGS = {
 _PLANAR = ("nv12", "nv21")  # a plane of luminance, then one of half the height with colour
 _EVEN_WIDTH = ("yuv422", "uyvy", "yuv422_yuy2", "yuyv", *_PLANAR)
 
+MAX_PIXELS = 1 << 26
+"""Of a compressed image, 8192 x 8192: a few kilobytes can say to be of gigabytes."""
+
 IMAGE_ENCODINGS = tuple(_ENCODINGS)
 """What decode_image reads, in lower case."""
 
@@ -108,18 +111,30 @@ def decode_depth(height: int, width: int, encoding: str, step: int, is_bigendian
     return depth
 
 
-def decode_compressed(format: str, data: Any, keep_gray: bool = False) -> np.ndarray:
+def decode_compressed(
+    format: str, data: Any, keep_gray: bool = False, max_pixels: int | None = MAX_PIXELS
+) -> np.ndarray:
     """The fields of a sensor_msgs/CompressedImage -> (height, width, 3) uint8 BGR, or (height, width) with keep_gray.
 
     ``format`` is what image_transport writes ("jpeg", "rgb8; jpeg compressed bgr8", ...); the data themselves tell the
     codec. A JPEG of a raw Bayer mosaic gets its colours. An EXIF orientation is ignored: the intrinsics are the
-    sensor's. Raises ImageError for compressed depth, and for data that OpenCV cannot decode.
+    sensor's. Raises ImageError for compressed depth, for data that OpenCV cannot decode, for anything but JPEG and PNG,
+    and for those that say to be of more than ``max_pixels``, before anything is allocated. None: all, as of own files.
     """
     if "compresseddepth" in format.lower():
         raise ImageError(f"compressed image of format '{format}' is a depth image; expected a camera's (jpeg or png)")
     buffer = _as_bytes(data)
+    known = max_pixels is None
+    if max_pixels is not None:
+        width, height = _told_size(buffer)
+        known = width * height > 0
+        if width * height > max_pixels:
+            raise ImageError(
+                f"compressed image of {len(buffer)} bytes says to be of {width} x {height} pixels; at most "
+                f"{max_pixels} pixels are decoded"
+            )
     image = None
-    if len(buffer):
+    if known and len(buffer):
         try:
             image = cv2.imdecode(buffer, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         except cv2.error as error:
@@ -145,7 +160,7 @@ def read_image(path: str | Path, keep_gray: bool = False) -> np.ndarray:
     except OSError as error:
         raise ImageError(f"cannot read the image {path}: {error.strerror}") from error
     try:
-        return decode_compressed(Path(path).suffix.lstrip("."), data, keep_gray)
+        return decode_compressed(Path(path).suffix.lstrip("."), data, keep_gray, max_pixels=None)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
 
@@ -163,6 +178,27 @@ def flow_picture(flow: np.ndarray, largest: float | None = None) -> np.ndarray:
     hsv[..., 1] = np.minimum(length * (255.0 / largest), 255.0)
     hsv[..., 2] = 255
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
+
+
+def _told_size(data: np.ndarray) -> tuple[int, int]:
+    """(width, height) that the header of a JPEG or PNG tells; (0, 0) for anything else."""
+    head = data[: 1 << 16].tobytes()
+    if head.startswith(b"\x89PNG\r\n\x1a\n") and len(head) >= 24:
+        return int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
+    if not head.startswith(b"\xff\xd8"):
+        return 0, 0
+    data, at = data.tobytes(), 2
+    while at + 9 <= len(data):  # a JPEG is a row of segments: 0xFF, kind, length of what follows
+        if data[at] != 0xFF:
+            return 0, 0
+        kind = data[at + 1]
+        if kind == 0xFF:  # fill
+            at += 1
+        elif 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):  # start of frame
+            return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return 0, 0
 
 
 def read_mask(path: str | Path) -> np.ndarray:

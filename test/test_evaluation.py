@@ -1,6 +1,7 @@
 """Trajectory files and the metrics, against values worked out by hand and against evo."""
 
 import os
+import resource
 
 import numpy as np
 import pytest
@@ -242,3 +243,24 @@ def test_ply_file(tmp_path):
     vertices = np.frombuffer(data, [("xyz", "<f4", 3), ("rgb", "u1", 3)])
     assert np.array_equal(vertices["xyz"], points.astype("f4"))
     assert vertices["rgb"].tolist() == [[30, 20, 10], [60, 50, 40]]
+
+
+@pytest.fixture
+def full_disk():
+    """No file may grow beyond 1000 bytes: what is written fails, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path, full_disk):
+    short = Trajectory([0, 1], np.tile(np.eye(4), (2, 1, 1)))
+    long = Trajectory(range(100), np.tile(np.eye(4), (100, 1, 1)))
+    for write, name in ((write_tum, "a.tum"), (write_kitti, "a.txt")):
+        write(tmp_path / name, short)
+        before = (tmp_path / name).read_bytes()
+        with pytest.raises(OSError):
+            write(tmp_path / name, long)
+        assert (tmp_path / name).read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tum", "a.txt"]

@@ -1,6 +1,9 @@
 """The image decoder against hand-made truth, OpenCV and (where installed) rosbags-image as an independent decoder."""
 
 import array
+import resource
+import struct
+import zlib
 from types import SimpleNamespace
 
 import cv2
@@ -8,7 +11,7 @@ import numpy as np
 import pytest
 
 from depth_pose_ros.errors import ImageError
-from depth_pose_ros.images import IMAGE_ENCODINGS, decode_compressed, decode_depth, decode_image, read_image
+from depth_pose_ros.images import IMAGE_ENCODINGS, decode_compressed, decode_depth, decode_image, read_image, read_mask
 
 HEIGHT, WIDTH = 24, 36
 RANDOM = np.random.default_rng(5)
@@ -277,3 +280,44 @@ def test_image_files(tmp_path):
     for name in ("b.png", "missing.png"):
         with pytest.raises(ImageError, match=name):
             read_image(tmp_path / name)
+
+
+# ---------------------------------------------------------------------------------------------------------- safety
+def png_of_size(width, height):
+    """A PNG whose header is right and tells this size; nothing of it needs to be there."""
+    data = bytearray(cv2.imencode(".png", np.zeros((4, 4), np.uint8))[1].tobytes())
+    data[16:24] = struct.pack(">II", width, height)
+    data[29:33] = struct.pack(">I", zlib.crc32(bytes(data[12:29])))
+    return bytes(data)
+
+
+def jpeg_of_size(width, height):
+    data = bytearray(cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes())
+    at = data.index(b"\xff\xc0")
+    data[at + 5 : at + 9] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("data", [png_of_size(50_000, 50_000), jpeg_of_size(65_000, 65_000)], ids=["png", "jpeg"])
+def test_a_small_file_that_says_to_be_huge_is_refused_before_anything_is_allocated(data):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ImageError, match=r"says to be of (50000 x 50000|65000 x 65000) pixels; at most 67108864"):
+        decode_compressed("jpeg", data)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB; decoded it would be 2.5 million
+
+
+def test_a_message_may_be_jpeg_or_png_and_a_file_anything(tmp_path):
+    data = cv2.imencode(".bmp", np.zeros((4, 4), np.uint8))[1].tobytes()
+    with pytest.raises(ImageError, match="expected a whole JPEG or PNG"):
+        decode_compressed("bmp", data)
+    (tmp_path / "a.bmp").write_bytes(data)
+    assert read_image(tmp_path / "a.bmp").shape == (4, 4, 3)
+
+
+def test_a_mask_is_false_where_the_file_is_black(tmp_path):
+    image = np.zeros((4, 6, 3), np.uint8)
+    image[1:3, 2:5, 1] = 9
+    cv2.imwrite(str(tmp_path / "mask.png"), image)
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.png"), image.any(-1))
+    with pytest.raises(ImageError, match="cannot read"):
+        read_mask(tmp_path / "none.png")

@@ -13,15 +13,16 @@ import rclpy
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
+from tf2_msgs.msg import TFMessage
 
 from depth_pose_ros.config import NODE_CONFIGS, Tunables, tunable, tunables
 from depth_pose_ros.errors import ConfigError
 from depth_pose_ros.geometry.se3 import inverse, make_pose, se3_exp, se3_log, so3_exp, so3_log
 from depth_pose_ros.images import flow_picture
-from depth_pose_ros.nodes import messages, parameters, running, topics
+from depth_pose_ros.nodes import messages, parameters, running, topics, transforms
 from depth_pose_ros.nodes.depth_image import resize_depth
 from depth_pose_ros.nodes.publishers import R_BODY_OPTICAL, Mounting
-from depth_pose_ros.nodes.transforms import TransformBroadcaster, find_transform
+from depth_pose_ros.nodes.transforms import TransformBroadcaster, TransformListener, find_transform
 
 BEST_EFFORT = ReliabilityPolicy.BEST_EFFORT
 ROOT = Path(__file__).resolve().parents[1]
@@ -170,6 +171,30 @@ def test_tf_follows_the_clock_of_a_bag_that_is_played_again(ros):
     tf.set_clock(100)
     assert tf.sent(102, 103, 100, 100, 101) == [100, 101]  # two images were still on their way
     tf.node.destroy_node()
+
+
+@pytest.mark.parametrize("value", [0.0, 1e300, float("nan"), float("inf")])
+def test_a_transform_that_is_none_is_ignored(ros, value):
+    node = rclpy.create_node("listener")
+    listener = TransformListener(node)
+    wrong = messages.transform_message(np.eye(4), messages.header(0, "base"), "camera")
+    q = wrong.transform.rotation
+    q.x = q.y = q.z = q.w = value
+    right = messages.transform_message(T_BASE_CAMERA, messages.header(0, "base"), "other")
+    listener._listen(TFMessage(transforms=[wrong, right]))
+    assert listener.lookup("base", "camera") is None
+    np.testing.assert_allclose(listener.lookup("base", "other"), T_BASE_CAMERA, atol=1e-12)
+    node.destroy_node()
+
+
+def test_the_frames_of_a_flooded_tf_are_not_all_remembered(ros, monkeypatch):
+    monkeypatch.setattr(transforms, "MAX_FRAMES", 3)
+    node = rclpy.create_node("listener")
+    listener = TransformListener(node)
+    heads = [messages.transform_message(np.eye(4), messages.header(0, "base"), f"frame{i}") for i in range(5)]
+    listener._listen(TFMessage(transforms=heads))
+    assert [listener.lookup("base", f"frame{i}") is not None for i in range(5)] == [True, True, True, False, False]
+    node.destroy_node()
 
 
 # --------------------------------------------------------------------------------------------------- parameters

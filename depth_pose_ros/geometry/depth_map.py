@@ -19,8 +19,8 @@ def sample(depth: np.ndarray | None, points: np.ndarray, camera: PinholeCamera) 
     if depth is None:
         return np.full(len(points), np.nan)
     h, w = depth.shape
-    j = np.floor((points[:, 0] + 0.5) * (w / camera.width)).astype(np.intp)
-    i = np.floor((points[:, 1] + 0.5) * (h / camera.height)).astype(np.intp)
+    j = np.clip(np.floor((points[:, 0] + 0.5) * (w / camera.width)), -1, w).astype(np.intp)
+    i = np.clip(np.floor((points[:, 1] + 0.5) * (h / camera.height)), -1, h).astype(np.intp)
     inside = (i >= 0) & (i < h) & (j >= 0) & (j < w)
     z = depth[np.clip(i, 0, h - 1), np.clip(j, 0, w - 1)].astype(np.float64)
     z[~(inside & np.isfinite(z) & (z > 0))] = np.nan

@@ -128,10 +128,10 @@ def transform_message(T_parent_child: np.ndarray, head: Header, child: str) -> T
 
 
 def transform_from_message(message: TransformStamped) -> np.ndarray:
-    """geometry_msgs/TransformStamped -> T_parent_child (4, 4). ValueError on a quaternion of length zero or NaN."""
+    """geometry_msgs/TransformStamped -> T_parent_child (4, 4). ValueError on a quaternion that is none, or NaN."""
     t, q = message.transform.translation, message.transform.rotation
-    length = math.sqrt(q.x**2 + q.y**2 + q.z**2 + q.w**2)
-    if not (length > 1e-6 and math.isfinite(length + t.x + t.y + t.z)):
+    length = math.hypot(q.x, q.y, q.z, q.w)
+    if not (1e-6 < length < 1e6 and all(map(math.isfinite, (t.x, t.y, t.z)))):
         raise ValueError(
             f"transform {message.header.frame_id} -> {message.child_frame_id} has the quaternion "
             f"({q.x}, {q.y}, {q.z}, {q.w}) and the translation ({t.x}, {t.y}, {t.z})"
@@ -247,6 +247,10 @@ MATCH = np.dtype(
 )
 
 
+MAX_MATCHES = 20_000
+"""As many as the parameter max_matches allows."""
+
+
 @dataclass(frozen=True)
 class StampedMatches:
     """Matches between a reference frame and the current one, as they travel from flow_node to pose_node.
@@ -288,11 +292,13 @@ def matches_message(stamped: StampedMatches) -> PointCloud2:
 def matches_from_message(message: PointCloud2) -> StampedMatches:
     """The inverse of :func:`matches_message`. ImageError when the cloud holds no matches of this form."""
     cloud = read_cloud(message, MATCH.names)
+    if len(cloud) > MAX_MATCHES:
+        raise ImageError(f"point cloud of {len(cloud)} matches; at most {MAX_MATCHES} are taken")
     reference = None
     if len(cloud):
         sec = int(np.array(cloud["reference_sec"][0]).astype(np.int32))
         reference = sec * NANOSECONDS + int(cloud["reference_nanosec"][0])
-    cloud = cloud[np.isfinite(cloud["u"] + cloud["v"] + cloud["u'"] + cloud["v'"] + cloud["score"])]
+    cloud = cloud[np.logical_and.reduce([np.isfinite(cloud[name]) for name in ("u", "v", "u'", "v'", "score")])]
     points_1, points_2 = (
         np.stack([cloud[u], cloud[v]], axis=1).astype(np.float32) for u, v in (("u", "v"), ("u'", "v'"))
     )

@@ -64,8 +64,14 @@ def run(make_node: Callable[[], Node], arguments: Sequence[str] | None = None) -
     except DepthPoseError as error:
         code = 1
         _say_fatal(node, str(error))
+    except RuntimeError as error:
+        if node is None:  # rcl says in it what it lacks
+            code = 1
+            _say_fatal(node, f"ROS 2 cannot be started: {error}")
+        elif rclpy.ok():
+            raise
     except Exception:
-        if rclpy.ok():  # else: a call that came too late, after the signal that ends us
+        if node is None or rclpy.ok():  # else: a call that came too late, after the signal that ends us
             raise
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C must not interrupt the cleaning up

@@ -21,6 +21,9 @@ from depth_pose_ros.nodes.messages import stamp_ns, transform_from_message
 TF_CACHE_NS = 10_000_000_000
 """How long the listeners of tf2 remember, by default: they ignore what is older than that."""
 
+MAX_FRAMES = 10_000
+"""That are remembered: more are not of a robot."""
+
 
 class TransformBroadcaster:
     """Sends one transform on /tf, again and again, and never one that is older than the last.
@@ -106,6 +109,11 @@ class TransformListener:
                 T = transform_from_message(transform)
             except ValueError as error:
                 self._node.get_logger().warning(f"ignored: {error}", throttle_duration_sec=5.0)
+                continue
+            if len(self._links) >= MAX_FRAMES and transform.child_frame_id.lstrip("/") not in self._links:
+                self._node.get_logger().warning(
+                    f"ignored: more than {MAX_FRAMES} frames on /tf", throttle_duration_sec=5.0
+                )
                 continue
             self._links[transform.child_frame_id.lstrip("/")] = (transform.header.frame_id.lstrip("/"), T)
 
