@@ -135,3 +135,15 @@ def test_a_signal_while_libraries_are_imported_ends_quietly(module):
     node.wait_for(rf"\| +{module}$")
     assert node.stop() == 0, node.said
     assert "Traceback" not in node.said, node.said
+
+
+def test_security_without_keys_ends_with_one_sentence(tmp_path):
+    (tmp_path / "enclaves").mkdir()
+    security = {
+        "ROS_SECURITY_ENABLE": "true",
+        "ROS_SECURITY_STRATEGY": "Enforce",
+        "ROS_SECURITY_KEYSTORE": str(tmp_path),
+    }
+    node = NodeProcess("pose_node", **security)
+    assert node.wait() == 1
+    assert "ROS 2 cannot be started: " in node.said and "Traceback" not in node.said, node.said

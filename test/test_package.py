@@ -102,6 +102,49 @@ def rows_of_table(text: str, heading: str) -> dict[str, str]:
     return dict(re.findall(r"^\| `([^`]+)` \| `([^`]+)` \|", table, re.MULTILINE))
 
 
+def test_the_security_policy_lists_what_the_nodes_have():
+    """Topics and services by node, as sros2 expects them: https://design.ros2.org/articles/ros2_access_control_policies"""
+    rclpy = pytest.importorskip("rclpy")
+    profiles = (
+        ElementTree.parse(ROOT / "config" / "sros2_policy.xml").getroot().findall("enclaves/enclave/profiles/profile")
+    )
+    nodes = {
+        "vo_node": "VisualOdometryNode",
+        "flow_node": "FlowNode",
+        "depth_node": "DepthNode",
+        "pose_node": "PoseNode",
+    }
+    assert [profile.get("node") for profile in profiles] == list(nodes)
+    rclpy.init(args=["--ros-args", "-p", "use_sim_time:=true", "-p", "base_frame:=base_link"])
+    try:
+        for profile in profiles:
+            name = profile.get("node")
+            told = {kind: set() for kind in ("publish", "subscribe", "reply")}
+            for group in profile:
+                (kind,) = group.keys()
+                told[kind] |= {"/" + item.text.replace("~", name).removeprefix("/") for item in group}
+            node = getattr(importlib.import_module(f"depth_pose_ros.nodes.{name}"), nodes[name])()
+            node.start()
+            has = {
+                "publish": node.get_publisher_names_and_types_by_node(name, "/"),
+                "subscribe": node.get_subscriber_names_and_types_by_node(name, "/"),
+                "reply": node.get_service_names_and_types_by_node(name, "/"),
+            }
+            assert not node.get_client_names_and_types_by_node(name, "/")
+            node.close()
+            node.destroy_node()
+            for kind, entries in has.items():
+                other = {"/image/compressed"} if kind == "subscribe" else set()  # with image_transport: compressed
+                # get_type_description came with Jazzy.
+                assert {n for n, _ in entries} | {"/" + name + "/get_type_description"} >= told[kind] - other, (
+                    name,
+                    kind,
+                )
+                assert {n for n, _ in entries} <= told[kind], (name, kind)
+    finally:
+        rclpy.shutdown()
+
+
 def test_topics_and_services_of_the_readme_are_those_of_the_node():
     rclpy = pytest.importorskip("rclpy")
     from depth_pose_ros.nodes.vo_node import VisualOdometryNode
