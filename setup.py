@@ -19,6 +19,7 @@ TEST = [
     *EVAL,
     *TRAIN,
     *RERUN,
+    "hypothesis",
     "import-linter>=2.0",
     "pytest>=7.4",
     "pytest-rerunfailures",
