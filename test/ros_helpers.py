@@ -105,6 +105,7 @@ class Peer:
         self.images = self.node.create_publisher(Image, "image", 10)
         self.infos = self.node.create_publisher(CameraInfo, "camera_info", 10)
         self.got: dict[str, list] = {}
+        self.raw: dict[str, list[bytes]] = {}
 
     def add(self, node) -> None:
         """Let another node of this process be spun together with this one."""
@@ -118,6 +119,11 @@ class Peer:
         """Keep the messages of a topic in ``got[topic]``."""
         self.got[topic] = []
         self.node.create_subscription(message_type, topic, self.got[topic].append, qos)
+
+    def listen_raw(self, message_type: type, topic: str, qos: QoSProfile | int = 10) -> None:
+        """Keep the bytes of a topic's messages in ``raw[topic]``."""
+        self.raw[topic] = []
+        self.node.create_subscription(message_type, topic, self.raw[topic].append, qos, raw=True)
 
     def spin(self, seconds: float = 0.05) -> None:
         end = time.monotonic() + seconds
@@ -159,6 +165,24 @@ class Peer:
         self.spin_until(future.done, timeout, f"answer of {name}")
         self.node.destroy_client(client)
         return future.result()
+
+
+def unlike(theirs, ours, path: str = "message") -> list[str]:
+    """Fields in which a message that rosbags decoded differs from one of rclpy."""
+    if hasattr(ours, "get_fields_and_field_types"):
+        names = ours.get_fields_and_field_types()
+        return [text for name in names for text in unlike(getattr(theirs, name), getattr(ours, name), f"{path}.{name}")]
+    if isinstance(ours, (str, bool, int, float, bytes)):
+        if isinstance(ours, bytes):
+            ours = ours[0]
+        same = theirs == ours or (theirs != theirs and ours != ours)
+        return [] if same else [f"{path}: {theirs!r} and {ours!r}"]
+    if len(theirs) != len(ours):
+        return [f"{path}: {len(theirs)} and {len(ours)} entries"]
+    if isinstance(theirs, np.ndarray):
+        same = np.array_equal(theirs, np.asarray(ours).reshape(theirs.shape), equal_nan=theirs.dtype.kind == "f")
+        return [] if same else [f"{path}: the arrays differ"]
+    return [text for i, pair in enumerate(zip(theirs, ours)) for text in unlike(*pair, f"{path}[{i}]")]
 
 
 def stamps(received: list) -> list[int]:

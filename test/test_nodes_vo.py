@@ -14,7 +14,8 @@ from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Odometry, Path
 from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.parameter import Parameter
-from ros_helpers import LATCHED, PERIOD, START, NodeProcess, Peer, Room, stamps, values
+from ros_helpers import LATCHED, PERIOD, START, NodeProcess, Peer, Room, stamps, unlike, values
+from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_srvs.srv import SetBool, Trigger
 from tf2_msgs.msg import TFMessage
@@ -99,11 +100,13 @@ def drive(peer, room, count=6, first=0, yaw=0.0, frame_id="camera", camera=CAMER
 
 def test_every_topic_of_a_drive(start, peer, room):
     node, camera = start(), peer()
-    for message_type, topic in ((Odometry, "odom"), (TFMessage, "/tf"), (Path, "path"), (Image, "depth/image")):
+    topics = {"odom": Odometry, "/tf": TFMessage, "path": Path, "depth/image": Image}
+    topics |= {"depth/camera_info": CameraInfo, "points": PointCloud2, "flow/image": Image}
+    for topic, message_type in topics.items():
         camera.listen(message_type, topic)
-    for message_type, topic in ((CameraInfo, "depth/camera_info"), (PointCloud2, "points"), (Image, "flow/image")):
-        camera.listen(message_type, topic)
+        camera.listen_raw(message_type, topic)
     camera.listen(DiagnosticArray, "status", LATCHED)
+    camera.listen_raw(DiagnosticArray, "status", LATCHED)
     camera.listen(DiagnosticArray, "/diagnostics")
     camera.wait_for_node(node)
     sent = drive(camera, room, count=6, yaw=0.02)
@@ -149,6 +152,15 @@ def test_every_topic_of_a_drive(start, peer, room):
     assert pixels.min() > -1 and pixels[:, 0].max() < 320 and pixels[:, 1].max() < 192
     flow = got["flow/image"][-1]
     assert flow.encoding == "bgr8" and flow.width > 100
+
+    # Another implementation of the message format reads the same in the same bytes.
+    store = get_typestore(Stores.LATEST)
+    for topic, raw in camera.raw.items():
+        kind = topics.get(topic, DiagnosticArray)
+        name = f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
+        assert len(raw) == len(got[topic]) > 0, topic
+        for data, message in zip(raw, got[topic]):
+            assert unlike(store.deserialize_cdr(bytes(data), name), message) == [], topic
 
     # Status tells the state and where the scale comes from.
     last = values(got["status"][-1])
@@ -399,7 +411,8 @@ def test_services_and_live_parameters(start, peer, room, tmp_path):
     assert not set_parameter("max_depth", -5.0).successful
     refused = set_parameter("scale_source", "wheel")
     assert not refused.successful and "one of: network, median_depth, camera_height, none" in refused.reason
-    assert not set_parameter("flow_model", "other").successful
+    read_only = set_parameter("flow_model", "other")
+    assert not read_only.successful and "read-only" in read_only.reason, read_only
     drive(camera, room, count=2, first=60)
 
 
