@@ -201,6 +201,29 @@ def _told_size(data: np.ndarray) -> tuple[int, int]:
     return 0, 0
 
 
+INLIER, OUTLIER = (60, 180, 90), (235, 80, 70)
+"""Colours of matches that agree with the motion, and of those that do not; RGB."""
+
+
+def matches_picture(
+    image: np.ndarray, points_1: np.ndarray, points_2: np.ndarray, inliers: np.ndarray, most: int = 400
+) -> np.ndarray:
+    """A copy of an image (H, W, 3) BGR with its matches: a line from where each was, and a dot where it is.
+
+    points_1, points_2: (N, 2) pixels of the frame before and of this one; inliers: (N,) bool, which decides the colour.
+    most:               so many are drawn, evenly taken from them.
+    """
+    picture = image.copy()
+    every = max(1, -(-len(points_2) // most))
+    shift = 4  # bits of a pixel's fraction
+    ends = np.round(np.stack([points_1, points_2], axis=1)[::every] * 2**shift).astype(int).tolist()
+    for (start, end), agrees in zip(ends, inliers[::every]):
+        colour = (INLIER if agrees else OUTLIER)[::-1]
+        cv2.line(picture, start, end, colour, 1, cv2.LINE_AA, shift)
+        cv2.circle(picture, end, 2**shift, colour, -1, cv2.LINE_AA, shift)
+    return picture
+
+
 def read_mask(path: str | Path) -> np.ndarray:
     """An image file -> (height, width) bool, False where it is black. Raises ImageError as read_image does."""
     image = read_image(path, keep_gray=True)

@@ -18,13 +18,13 @@ from depth_pose_ros.camera import PinholeCamera
 from depth_pose_ros.errors import ConfigError
 from depth_pose_ros.geometry.point_cloud import PointCloud
 from depth_pose_ros.geometry.se3 import quaternion_from_matrix
-from depth_pose_ros.images import flow_picture
+from depth_pose_ros.images import INLIER, OUTLIER, flow_picture
 from depth_pose_ros.share import install_extra
 
 if TYPE_CHECKING:
     from depth_pose_ros.odometry import Estimate, Frame
 
-INLIER, OUTLIER, PATH = (60, 180, 90), (235, 80, 70), (209, 73, 91)  # RGB
+PATH = (209, 73, 91)  # RGB
 LEVELS = {"lost": "ERROR", "initialising": "WARN"}
 MATCHES = 400  # drawn of each frame
 POINTS = 40_000  # of each cloud
@@ -41,15 +41,16 @@ class Viewer:
     """One recording. Poses are T_world_camera with optical camera axes; lengths in the odometry's unit.
 
     Entities: world/camera (pose), world/camera/image with matches, world/camera/depth, world/camera/points, world/path,
-    world/covariance, flow, state and plots/*; the timeline is ``stamp``.
+    world/covariance, flow, matches, state and plots/*; the timeline is ``stamp``.
     """
 
     def __init__(
-        self, name: str, file: Path, say: Callable[[str], object], body_axes: bool = False, live: bool | None = None
+        self, name: str, file: Path, say: Callable[[str], object], of_topics: bool = False, live: bool | None = None
     ) -> None:
         """Open a window, or without a screen record to ``file``; ``say`` is told which.
 
-        body_axes: the world has x forward, y left, z up as ROS has it, instead of the optical axes of the first camera.
+        of_topics: the world has x forward, y left, z up as ROS has it, instead of the optical axes of the first camera,
+                   and matches come as a picture of their own, ``matches``, instead of lines in the image.
         live:      False records although there is a screen.
         ConfigError without rerun.
         """
@@ -63,16 +64,16 @@ class Viewer:
         self._level = ""
         if has_screen() if live is None else live:
             rr.spawn(connect=False)
-            self._stream.connect_grpc(default_blueprint=self._blueprint())
+            self._stream.connect_grpc(default_blueprint=self._blueprint(of_topics))
             say("Showing in rerun")
         else:
             file.parent.mkdir(parents=True, exist_ok=True)
-            self._stream.save(file, default_blueprint=self._blueprint())
+            self._stream.save(file, default_blueprint=self._blueprint(of_topics))
             say(f"Recording what --view shows to {file}; look at it with: rerun {file}")
-        axes = rr.ViewCoordinates.FLU if body_axes else rr.ViewCoordinates.RDF
+        axes = rr.ViewCoordinates.FLU if of_topics else rr.ViewCoordinates.RDF
         self._stream.log("world", axes, static=True)
 
-    def _blueprint(self):
+    def _blueprint(self, of_topics: bool):
         import rerun.blueprint as rrb
 
         plots = rrb.Vertical(
@@ -81,8 +82,10 @@ class Viewer:
             rrb.TimeSeriesView(origin="plots/ms", name="time of each stage [ms]"),
             rrb.TextLogView(origin="state", name="state"),
         )
+        matches = [rrb.Spatial2DView(origin="matches", name="matches: green where they agree with the motion")]
         pictures = rrb.Vertical(
-            rrb.Spatial2DView(origin="world/camera/image", name="image and matches"),
+            rrb.Spatial2DView(origin="world/camera/image", name="image" if of_topics else "image and matches"),
+            *(matches if of_topics else []),
             rrb.Spatial2DView(origin="world/camera/depth", name="depth"),
             rrb.Spatial2DView(origin="flow", name="flow"),
         )
@@ -100,7 +103,7 @@ class Viewer:
         scale = camera.width / frame.camera.width
         self.matches(estimate.points_1 * scale, estimate.points_2 * scale, estimate.inlier_mask)
         if estimate.flow is not None:
-            self.flow(flow_picture(estimate.flow.forward))
+            self.picture("flow", flow_picture(estimate.flow.forward))
         if estimate.depth is not None:
             self.depth(estimate.depth, estimate.camera)
             cloud = PointCloud(estimate.camera).xyz(estimate.depth).reshape(-1, 3)
@@ -131,9 +134,9 @@ class Viewer:
         colours = np.where(inliers[::every, None], INLIER, OUTLIER).astype(np.uint8)
         self._stream.log("world/camera/image/matches", self._rr.LineStrips2D(lines, colors=colours, radii=0.6))
 
-    def flow(self, picture: np.ndarray) -> None:
-        """(H, W, 3) uint8 BGR."""
-        self._stream.log("flow", self._rr.Image(picture, color_model="BGR").compress(jpeg_quality=JPEG))
+    def picture(self, entity: str, picture: np.ndarray) -> None:
+        """(H, W, 3) uint8 BGR, for ``flow`` and ``matches``."""
+        self._stream.log(entity, self._rr.Image(picture, color_model="BGR").compress(jpeg_quality=JPEG))
 
     def depth(self, depth: np.ndarray, camera: PinholeCamera) -> None:
         """(H, W) float32 along Z, NaN where unknown."""

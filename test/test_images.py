@@ -11,7 +11,17 @@ import numpy as np
 import pytest
 
 from depth_pose_ros.errors import ImageError
-from depth_pose_ros.images import IMAGE_ENCODINGS, decode_compressed, decode_depth, decode_image, read_image, read_mask
+from depth_pose_ros.images import (
+    IMAGE_ENCODINGS,
+    INLIER,
+    OUTLIER,
+    decode_compressed,
+    decode_depth,
+    decode_image,
+    matches_picture,
+    read_image,
+    read_mask,
+)
 
 HEIGHT, WIDTH = 24, 36
 RANDOM = np.random.default_rng(5)
@@ -280,6 +290,21 @@ def test_image_files(tmp_path):
     for name in ("b.png", "missing.png"):
         with pytest.raises(ImageError, match=name):
             read_image(tmp_path / name)
+
+
+def test_picture_of_matches():
+    """A match that agrees, one that does not, and one that leaves the image; the image itself stays as it is."""
+    image = np.full((40, 60, 3), 200, np.uint8)
+    points_1 = np.array([[10.0, 10.0], [10.0, 30.0], [50.0, 20.0]])
+    points_2 = np.array([[20.0, 10.0], [20.0, 30.0], [900.0, 20.0]])
+    picture = matches_picture(image, points_1, points_2, np.array([True, False, True]))
+    assert (image == 200).all()
+    for v, colour in ((10, INLIER), (30, OUTLIER)):
+        assert (picture[v, 10:21] == colour[::-1]).all() and (picture[v - 3] == 200).all()
+    assert (picture[20, 50:] == INLIER[::-1]).all()
+    assert (matches_picture(image, points_1[:0], points_2[:0], np.zeros(0, bool)) == image).all()
+    every_second = matches_picture(image, points_1[:2], points_2[:2], np.array([True, False]), most=1)
+    assert (every_second[10, 10:21] == INLIER[::-1]).all() and (every_second[30] == 200).all()
 
 
 # ---------------------------------------------------------------------------------------------------------- safety

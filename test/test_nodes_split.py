@@ -19,6 +19,7 @@ from depth_pose_ros.camera import PinholeCamera
 from depth_pose_ros.engines import available_models
 from depth_pose_ros.engines.manifest import DEFAULT_MODELS
 from depth_pose_ros.geometry.se3 import make_pose, so3_exp
+from depth_pose_ros.images import INLIER
 from depth_pose_ros.nodes import messages
 
 pytestmark = pytest.mark.skipif(
@@ -67,6 +68,7 @@ def nodes(peer):
     peer.listen(Image, "network_depth/image")
     peer.listen(Image, "depth/image")
     peer.listen(Image, "flow/image")
+    peer.listen(Image, "matches/image")
     peer.listen(PointCloud2, "points")
     peer.listen(TFMessage, "/tf")
     for name in ("flow_node", "depth_node", "vo_node"):
@@ -112,7 +114,8 @@ def test_split_nodes_give_what_vo_node_gives(nodes, peer):
         T = T @ step
     peer.spin(0.5)
 
-    for topic in ("status", "flow/matches", "flow/camera_info", "network_depth/image", "depth/image", "points"):
+    inside = ("flow/matches", "flow/camera_info", "network_depth/image")
+    for topic in (*inside, "status", "depth/image", "points", "matches/image"):
         assert stamps(peer.got[topic]) == sent, topic
     for topic in ("odom", "/composed/odom"):
         assert stamps(peer.got[topic]) == sent[1:], topic
@@ -121,6 +124,8 @@ def test_split_nodes_give_what_vo_node_gives(nodes, peer):
     assert matches.reference_stamp_ns == sent[-2] and len(matches.matches) > 500
     assert peer.got["network_depth/image"][-1].width < 320 and peer.got["depth/image"][-1].width == 320
     assert values(peer.got["status"][-1])["state"] == "tracking"
+    picture = messages.image_from_message(peer.got["matches/image"][-1])
+    assert picture.shape == (192, 320, 3) and (picture == INLIER[::-1]).all(axis=2).sum() > 100
 
     split, composed = poses(peer.got["odom"]), poses(peer.got["/composed/odom"])
     length = np.linalg.norm(composed[sent[-1]][0])

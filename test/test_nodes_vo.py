@@ -25,6 +25,7 @@ from depth_pose_ros.engines import available_models
 from depth_pose_ros.engines.manifest import DEFAULT_MODELS
 from depth_pose_ros.evaluation.trajectory import read_tum
 from depth_pose_ros.geometry.se3 import inverse, make_pose, so3_exp
+from depth_pose_ros.images import INLIER
 from depth_pose_ros.nodes import messages
 from depth_pose_ros.nodes.publishers import R_BODY_OPTICAL
 
@@ -98,10 +99,15 @@ def drive(peer, room, count=6, first=0, yaw=0.0, frame_id="camera", camera=CAMER
     return sent
 
 
+def count_of_colour(picture, rgb):
+    """Pixels of a BGR picture that have just this colour."""
+    return int((picture == rgb[::-1]).all(axis=2).sum())
+
+
 def test_every_topic_of_a_drive(start, peer, room):
     node, camera = start(), peer()
     topics = {"odom": Odometry, "/tf": TFMessage, "path": Path, "depth/image": Image}
-    topics |= {"depth/camera_info": CameraInfo, "points": PointCloud2, "flow/image": Image}
+    topics |= {"depth/camera_info": CameraInfo, "points": PointCloud2, "flow/image": Image, "matches/image": Image}
     for topic, message_type in topics.items():
         camera.listen(message_type, topic)
         camera.listen_raw(message_type, topic)
@@ -116,7 +122,7 @@ def test_every_topic_of_a_drive(start, peer, room):
     assert stamps(got["status"]) == sent
     for topic in ("odom", "flow/image"):
         assert stamps(got[topic]) == sent[1:], topic
-    for topic in ("path", "depth/image", "depth/camera_info", "points"):
+    for topic in ("path", "depth/image", "depth/camera_info", "points", "matches/image"):
         assert stamps(got[topic]) == sent, topic
     transforms = [transform for message in got["/tf"] for transform in message.transforms]
     assert [messages.stamp_ns(t.header.stamp) for t in transforms] == sent[1:]
@@ -152,6 +158,8 @@ def test_every_topic_of_a_drive(start, peer, room):
     assert pixels.min() > -1 and pixels[:, 0].max() < 320 and pixels[:, 1].max() < 192
     flow = got["flow/image"][-1]
     assert flow.encoding == "bgr8" and flow.width > 100
+    green = [count_of_colour(messages.image_from_message(picture), INLIER) for picture in got["matches/image"]]
+    assert green[0] == 0 and min(green[1:]) > 100, green
 
     # Another implementation of the message format reads the same in the same bytes.
     store = get_typestore(Stores.LATEST)

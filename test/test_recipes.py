@@ -1,9 +1,13 @@
-"""Configuration files and recipes for other programs name only topics that there are, with the right types."""
+"""Configuration files and recipes for other programs: the topics that they name are there, with the right types, and
+what comes on them is what these programs ask for.
+"""
 
 import json
 import re
 from pathlib import Path
 
+import numpy as np
+import pytest
 import yaml
 from test_package import rows_of_table
 
@@ -19,7 +23,7 @@ RVIZ = {
     "rviz_default_plugins/PointCloud2": "sensor_msgs/msg/PointCloud2",
     "rviz_default_plugins/Image": "sensor_msgs/msg/Image",
 }
-PICTURES = {"image", "odom", "path", "points", "depth/image", "flow/image"}
+PICTURES = {"image", "odom", "path", "points", "depth/image", "flow/image", "matches/image"}
 """What a viewer of the node's topics should show."""
 
 
@@ -29,7 +33,7 @@ def test_rviz_shows_every_picture_with_the_display_of_its_type():
     assert set(shown) == PICTURES
     for topic, display in shown.items():
         assert RVIZ[display] == TOPICS[topic], topic
-    best_effort = {"image", "points", "depth/image", "flow/image"}  # may be large, and a camera may offer no more
+    best_effort = PICTURES - {"odom", "path"}  # may be large, and a camera may offer no more
     for display in config["Visualization Manager"]["Displays"]:
         if display.get("Topic", {}).get("Value") in best_effort:
             assert display["Topic"]["Reliability Policy"] == "Best Effort"
@@ -89,3 +93,103 @@ def test_nav2_and_rtabmap_take_our_topics():
 def test_remapped_topics_of_the_recipes_are_topics_of_the_node():
     named = set(re.findall(r":=/?((?:depth|flow)/\w+)", (ROOT / "docs" / "recipes.md").read_text()))
     assert {"depth/image", "depth/camera_info"} <= named <= set(TOPICS)
+
+
+def test_what_the_recipes_consume_is_what_vo_node_gives():
+    """vo_node as in the recipes, on a rectified topic, heard with the QoS of each program that they start."""
+    pytest.importorskip("rclpy", reason="needs ROS 2")
+    import rclpy
+    from geometry_msgs.msg import TransformStamped
+    from nav_msgs.msg import Odometry
+    from rcl_interfaces.srv import SetParametersAtomically
+    from rclpy.parameter import Parameter
+    from ros_helpers import LATCHED, PERIOD, SENSOR, START, NodeProcess, Peer, Room, stamps
+    from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+    from tf2_msgs.msg import TFMessage
+
+    from depth_pose_ros.camera import PinholeCamera
+    from depth_pose_ros.geometry.se3 import make_pose
+    from depth_pose_ros.nodes import messages
+    from depth_pose_ros.nodes.publishers import R_BODY_OPTICAL
+
+    camera, height = PinholeCamera(320, 192, 160.0, 160.0, 159.5, 95.5), Room.HALF[1]
+    T_base_camera = make_pose(R_BODY_OPTICAL, np.array([0.3, 0.0, 0.5]))
+    rclpy.init(args=[])
+    peer = Peer()
+    words = ["image:=/camera/image_rect", "base_frame:=base_link", "scale_source:=camera_height"]
+    words += [f"camera_height:={height}"]
+    node = NodeProcess("vo_node", *(part for i, word in enumerate(words) for part in ("-p" if i else "-r", word)))
+    try:
+        images = peer.node.create_publisher(Image, "/camera/image_rect", 10)
+        infos = peer.node.create_publisher(CameraInfo, "/camera/camera_info", 10)
+        statics = peer.node.create_publisher(TFMessage, "/tf_static", LATCHED)
+        head = messages.header(0, "base_link")
+        statics.publish(TFMessage(transforms=[messages.transform_message(T_base_camera, head, "optical")]))
+        peer.listen(Image, "depth/image", 10)  # depth_image_proc asks for reliable, rtabmap with qos_image: 2 for less
+        peer.listen(CameraInfo, "depth/camera_info", 10)
+        peer.listen(PointCloud2, "points", SENSOR)  # nav2_costmap_2d
+        peer.listen(Odometry, "odom", SENSOR)  # robot_localization
+        peer.listen(TFMessage, "/tf", 100)
+        node.wait_for(" runs at ", spin=peer.spin)
+        peer.shake_hands("vo_node")
+        peer.spin_until(lambda: images.get_subscription_count() and infos.get_subscription_count(), what="a camera")
+        room, shown = Room(camera), []
+
+        def drive(first: int, count: int) -> None:
+            for index in range(first, first + count):
+                shown.append(START + index * PERIOD)
+                head = messages.header(shown[-1], "optical")
+                infos.publish(messages.camera_info_message(camera, head))
+                T = make_pose(np.eye(3), np.array([0.0, 0.0, -4.0 + 0.15 * index]))
+                images.publish(messages.image_message(room.view(T), head))
+                for topic in ("depth/image", "depth/camera_info"):
+                    peer.spin_until(lambda t=topic: shown[-1] in stamps(peer.got[t]), what=topic)
+
+        drive(0, 6)
+        for topic in ("points", "odom", "/tf"):
+            peer.spin_until(lambda t=topic: peer.got[t], what=topic)
+        peer.spin(0.5)
+
+        # depth_image_proc and rtabmap join by equal stamps, and refuse another size or frame.
+        assert stamps(peer.got["depth/image"]) == stamps(peer.got["depth/camera_info"]) == shown
+        for depth, info in zip(peer.got["depth/image"], peer.got["depth/camera_info"]):
+            assert (depth.width, depth.height, depth.encoding) == (320, 192, "32FC1")
+            assert depth.header.frame_id == info.header.frame_id == "optical"
+            assert (info.width, info.height, [*info.k]) == (320, 192, [*camera.K.ravel()]) and not any(info.d)
+        # What depth_image_proc makes of it are the points that Nav2 gets: the same surface in the same unit.
+        cloud = peer.got["points"][-1]
+        depth = peer.got["depth/image"][stamps(peer.got["depth/image"]).index(stamps([cloud])[0])]
+        depth = messages.depth_from_message(depth)
+        xyz = messages.read_cloud(cloud, ("x", "y", "z"))
+        u, v = camera.project(np.stack([xyz["x"], xyz["y"], xyz["z"]], axis=1)).round().astype(int).T
+        inside = (u >= 0) & (u < 320) & (v >= 0) & (v < 192)
+        ratio = depth[v[inside], u[inside]] / xyz["z"][inside]
+        assert inside.mean() > 0.95 and abs(np.nanmedian(ratio) - 1) < 0.01
+
+        # robot_localization fuses the twist in base_link; a variance of zero or less would be made up there.
+        for odom in peer.got["odom"]:
+            assert (odom.header.frame_id, odom.child_frame_id) == ("odom", "base_link")
+            covariance = np.array(odom.twist.covariance).reshape(6, 6)
+            assert np.linalg.eigvalsh(covariance).min() > 0 and np.allclose(covariance, covariance.T)
+        speed = np.median([odom.twist.twist.linear.x for odom in peer.got["odom"]])
+        assert 1.0 < speed < 2.0, "1.5 m/s, in metres by the height of the camera"
+        assert max(abs(odom.twist.twist.linear.y) for odom in peer.got["odom"]) < 0.3
+
+        # Nav2 takes a cloud whose frame TF leads to odom at its stamp: optical is fixed to base_link.
+        def transforms() -> list[TransformStamped]:
+            return [transform for message in peer.got["/tf"] for transform in message.transforms]
+
+        links = {(t.header.frame_id, t.child_frame_id, messages.stamp_ns(t.header.stamp)) for t in transforms()}
+        assert cloud.header.frame_id == "optical" and ("odom", "base_link", stamps([cloud])[0]) in links
+
+        # The filter broadcasts odom -> base_link itself.
+        request = SetParametersAtomically.Request(parameters=[Parameter("publish_tf", value=False).to_parameter_msg()])
+        service = "/vo_node/set_parameters_atomically"
+        assert peer.call(SetParametersAtomically, service, request).result.successful
+        drive(6, 3)
+        peer.spin_until(lambda: shown[-1] in stamps(peer.got["odom"]), what="odom without TF")
+        assert shown[-1] not in [messages.stamp_ns(t.header.stamp) for t in transforms()]
+        assert node.stop() == 0 and "Traceback" not in node.said
+    finally:
+        peer.close()
+        rclpy.shutdown()

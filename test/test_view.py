@@ -87,6 +87,7 @@ def test_ros_topics(tmp_path):
                 "depth/image": Image,
                 "depth/camera_info": CameraInfo,
                 "flow/image": Image,
+                "matches/image": Image,
                 "points": PointCloud2,
                 "odom": Odometry,
             }.items()
@@ -105,6 +106,7 @@ def test_ros_topics(tmp_path):
             peer.spin(0.15)  # the camera is known before what it saw, as after the first frames of a real one
             publishers["depth/image"].publish(messages.image_message(DEPTH, head))
             publishers["flow/image"].publish(messages.image_message(picture, head))
+            publishers["matches/image"].publish(messages.image_message(picture, head))
             publishers["points"].publish(messages.cloud_message(cloud, head))
             covariance = 0.01 * np.eye(6)
             of_odom = messages.header(START + i * 10**8, "odom")
@@ -118,6 +120,6 @@ def test_ros_topics(tmp_path):
         peer.close()
         rclpy.shutdown()
     rows = entities(tmp_path / "view.rrd")
-    wanted = ("world/camera", "world/path", "world/covariance", "world/camera/points", "world/camera/depth", "flow")
-    assert all(rows[entity] >= 2 for entity in (*wanted, "world/camera/image")), rows
+    wanted = ("world/camera", "world/path", "world/covariance", "world/camera/points", "world/camera/depth")
+    assert all(rows[entity] >= 2 for entity in (*wanted, "world/camera/image", "flow", "matches")), rows
     assert "is not shown" not in node.said

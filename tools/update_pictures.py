@@ -26,7 +26,7 @@ from depth_pose_ros.evaluation import figures  # noqa: E402
 from depth_pose_ros.geometry.correspondences import score  # noqa: E402
 from depth_pose_ros.geometry.point_cloud import PointCloud  # noqa: E402
 from depth_pose_ros.geometry.se3 import inverse  # noqa: E402
-from depth_pose_ros.images import flow_picture  # noqa: E402
+from depth_pose_ros.images import flow_picture, matches_picture  # noqa: E402
 from depth_pose_ros.sequences import open_sequence  # noqa: E402
 
 IMAGES = ROOT / "docs" / "images"
@@ -36,7 +36,7 @@ PACE, TURN = 4.0, 40  # pictures per second of the animation, and how many go ro
 SIZE = (660, 330)
 LARGEST = 1.9e6  # bytes
 LAST = 45  # frames whose clouds the animation keeps
-INLIER, OUTLIER, PATH, TRUTH = (60, 180, 60), (70, 80, 235), (91, 73, 209), (177, 165, 154)  # BGR
+PATH, TRUTH = (91, 73, 209), (177, 165, 154)  # BGR
 
 
 def run_on(folder: Path, out: Path, watch, *options: str) -> run_command.Results:
@@ -68,11 +68,10 @@ def stages(out: Path) -> None:
     height, width = image.shape[:2]
     scale = width / frame.camera.width
     trust = np.minimum(score(e.flow), 5.0)
-    chosen, agreeing = image.copy(), image.copy()
-    for a, b, good in zip(e.points_1 * scale, e.points_2 * scale, e.inlier_mask):
-        cv2.circle(chosen, np.round(b).astype(int).tolist(), 2, (40, 220, 250), -1, cv2.LINE_AA)
-        ends = [np.round(p * 16).astype(int).tolist() for p in (a, b)]
-        cv2.line(agreeing, *ends, INLIER if good else OUTLIER, 1, cv2.LINE_AA, shift=4)
+    chosen = image.copy()
+    for point in np.round(e.points_2 * scale).astype(int).tolist():
+        cv2.circle(chosen, point, 2, (40, 220, 250), -1, cv2.LINE_AA)
+    agreeing = matches_picture(image, e.points_1 * scale, e.points_2 * scale, e.inlier_mask, most=len(e.points_2))
     panels = [
         ("1  image, rectified and resized", image),
         ("2  optical flow to it: hue is direction", cv2.resize(flow_picture(e.flow.forward), (width, height))),

@@ -22,6 +22,7 @@ TOPICS = (
     "depth/camera_info",
     "points",
     "flow/image",
+    "matches/image",
     "path",
     "/tf",
     "/diagnostics",

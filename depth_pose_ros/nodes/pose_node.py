@@ -1,7 +1,8 @@
 """Odometry from the matches of flow_node and the depth of depth_node.
 
 Topics in: `flow/matches` with `flow/camera_info`, and `network_depth/image`, all of one camera and joined by their
-stamps. Out: what vo_node gives but `flow/image`. Services: `~/reset`, `~/save_trajectory`.
+stamps. Out: what vo_node gives but `flow/image`, and on `matches/image` the matches alone. Services: `~/reset`,
+`~/save_trajectory`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from depth_pose_ros.nodes import messages, topics
 from depth_pose_ros.nodes.health import SILENCE
 from depth_pose_ros.nodes.managed_node import ManagedNode
 from depth_pose_ros.nodes.motion import Motion
+from depth_pose_ros.nodes.publishers import MatchesPicturePublisher
 from depth_pose_ros.nodes.running import run
 
 PATIENCE = 0.5
@@ -46,6 +48,7 @@ class PoseNode(ManagedNode):
         """See ManagedNode."""
         self._is_active = False
         self.motion = Motion(self, self.configs, threading.RLock())
+        self._matches_picture = MatchesPicturePublisher(self)
         self.received = self.without_depth = self.refused = 0
         self.refusal = ""
         self._waiting: deque[tuple[messages.StampedMatches, float]] = deque()  # with the time of arrival
@@ -157,6 +160,7 @@ class PoseNode(ManagedNode):
             matches.scores,
             depth,
         )
+        self._matches_picture.publish(estimate, stamped.frame_id, camera, None)
         latency_ms = 1e3 * (time.monotonic() - arrived_at)
         details = {"received": self.received, "refused": self.refused, "latency_ms": round(latency_ms, 3)}
         if self.motion.publish(estimate, stamped.frame_id, camera, None, details):

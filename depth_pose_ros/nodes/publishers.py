@@ -26,7 +26,7 @@ from depth_pose_ros.engines.engine import FlowField
 from depth_pose_ros.evaluation.trajectory import Trajectory, write_kitti, write_tum
 from depth_pose_ros.geometry.point_cloud import PointCloud
 from depth_pose_ros.geometry.se3 import hat, inverse, make_pose, se3_log
-from depth_pose_ros.images import flow_picture
+from depth_pose_ros.images import flow_picture, matches_picture
 from depth_pose_ros.nodes import messages
 from depth_pose_ros.nodes.depth_image import resize_depth
 from depth_pose_ros.nodes.topics import publish
@@ -38,6 +38,9 @@ R_BODY_OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 
 TRAJECTORY_LIMIT = 2_000_000
 """Poses kept for ~/save_trajectory: 18 hours at 30 Hz, 250 MB. Then the older half is forgotten."""
+
+BACKGROUND = 40
+"""Gray behind matches whose image is not known here."""
 
 
 # ------------------------------------------------------------------------------------------------------- frames
@@ -304,3 +307,25 @@ class FlowPicturePublisher:
         if self._publisher.get_subscription_count():
             picture = cv2.resize(flow_picture(flow.forward), (width, height), interpolation=cv2.INTER_LINEAR)
             self._publisher.publish(messages.image_message(picture, messages.header(stamp_ns, camera_frame)))
+
+
+class MatchesPicturePublisher:
+    """`matches/image`: the matches of a frame, green where they agree with the motion, else red; for people."""
+
+    def __init__(self, node: Node) -> None:
+        self._publisher = publish(node, Image, "matches/image", QoSProfile(depth=2))
+
+    def publish(self, estimate: Estimate, camera_frame: str, camera: PinholeCamera, image: np.ndarray | None) -> None:
+        """One frame's matches.
+
+        camera: in whose pixels the matches are.
+        image:  (H, W, 3) uint8 BGR of the same view at any size, or None: then they are drawn on gray.
+        """
+        if not self._publisher.get_subscription_count():
+            return
+        if image is None:
+            image = np.full((camera.height, camera.width, 3), BACKGROUND, np.uint8)
+        to_image = np.array([image.shape[1] / camera.width, image.shape[0] / camera.height])
+        points = ((points + 0.5) * to_image - 0.5 for points in (estimate.points_1, estimate.points_2))
+        picture = matches_picture(image, *points, estimate.inlier_mask)
+        self._publisher.publish(messages.image_message(picture, messages.header(estimate.stamp_ns, camera_frame)))

@@ -1,13 +1,14 @@
 """Shows the topics of vo_node in rerun, or records them to a file where there is no screen.
 
-Topics in: `image` (or `image/compressed`), `flow/image`, `depth/image`, `depth/camera_info`, `points`, `odom`,
-`status`, `/tf`, `/tf_static`. Parameters: `file` (of the recording, default view.rrd) and `image_transport` (raw or
-compressed).
+Topics in: `image` (or `image/compressed`), `matches/image`, `flow/image`, `depth/image`, `depth/camera_info`,
+`points`, `odom`, `status`, `/tf`, `/tf_static`. Parameters: `file` (of the recording, default view.rrd) and
+`image_transport` (raw or compressed).
 """
 
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,13 +40,14 @@ class ViewNode(Node):
         self._transforms = TransformListener(self)
         self._camera: PinholeCamera | None = None
         self._camera_frame = ""
-        self.viewer = Viewer(self.get_name(), file, self.get_logger().info, body_axes=True)
+        self.viewer = Viewer(self.get_name(), file, self.get_logger().info, of_topics=True)
         if transport == "compressed":
             self._listen(CompressedImage, "image/compressed", self._image)
         else:
             self._listen(Image, "image", self._image)
         self._listen(CameraInfo, "depth/camera_info", self._camera_info)
-        self._listen(Image, "flow/image", self._flow)
+        self._listen(Image, "matches/image", partial(self._picture, "matches"))
+        self._listen(Image, "flow/image", partial(self._picture, "flow"))
         self._listen(Image, "depth/image", self._depth)
         self._listen(PointCloud2, "points", self._points)
         self._listen(Odometry, "odom", self._odometry, QoSProfile(depth=10))
@@ -72,8 +74,8 @@ class ViewNode(Node):
     def _camera_info(self, message: CameraInfo) -> None:
         self._camera, self._camera_frame = messages.camera_from_message(message), message.header.frame_id
 
-    def _flow(self, message: Image) -> None:
-        self.viewer.flow(messages.image_from_message(message))
+    def _picture(self, entity: str, message: Image) -> None:
+        self.viewer.picture(entity, messages.image_from_message(message))
 
     def _depth(self, message: Image) -> None:
         if self._camera is not None:

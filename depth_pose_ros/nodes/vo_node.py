@@ -1,7 +1,7 @@
 """Visual odometry in one process: images in; odometry, TF, depth and cloud out.
 
 Topics in: `image` (or `image/compressed`) and its sibling `camera_info`. Out: `odom`, `/tf`, `depth/image`,
-`depth/camera_info`, `points`, `path`, `flow/image`, `status`, `/diagnostics`. Services: `~/reset`,
+`depth/camera_info`, `points`, `path`, `flow/image`, `matches/image`, `status`, `/diagnostics`. Services: `~/reset`,
 `~/save_trajectory`, `~/pause`.
 """
 
@@ -16,7 +16,7 @@ from depth_pose_ros.engines import Manifest, find_model, load_depth, load_flow
 from depth_pose_ros.errors import ConfigError
 from depth_pose_ros.nodes.camera_node import CameraNode, SeenImage
 from depth_pose_ros.nodes.motion import Motion
-from depth_pose_ros.nodes.publishers import FlowPicturePublisher
+from depth_pose_ros.nodes.publishers import FlowPicturePublisher, MatchesPicturePublisher
 from depth_pose_ros.nodes.running import run
 from depth_pose_ros.odometry import Frame, View
 
@@ -37,6 +37,7 @@ class VisualOdometryNode(CameraNode):
             )
         self.motion = Motion(self, self.configs, self.lock)
         self._flow_picture = FlowPicturePublisher(self)
+        self._matches_picture = MatchesPicturePublisher(self)
         self.start_worker()
 
     def models(self) -> list[Manifest]:
@@ -70,6 +71,7 @@ class VisualOdometryNode(CameraNode):
         if estimate.flow is not None:
             height, width = frame.image.shape[:2]
             self._flow_picture.publish(estimate.stamp_ns, image.frame_id, estimate.flow, width, height)
+        self._matches_picture.publish(estimate, image.frame_id, frame.camera, frame.image)
         details = {
             "received": self.camera.received,
             "dropped": self.camera.dropped,
