@@ -62,16 +62,17 @@ def build(arguments: argparse.Namespace) -> int:
         width, height = network_size(arguments.image_size, manifests[0].recommended_size, multiple)
     for manifest in manifests:
         manifest.check_size(width, height)
+    sizes = [manifest.input_size(width, height) for manifest in manifests]
 
     if not (arguments.dry_run or arguments.build_only):
-        for manifest in manifests:
+        for manifest, (width, height) in zip(manifests, sizes):
             network = NetworkFlow if manifest.task == "flow" else NetworkDepth
             opened = network(manifest, width, height, "tensorrt", 0, engine, Terminal())
             print(f"{manifest.name} is ready at {width}x{height} on {opened.backend}")
         return 0
     library = tensorrt.find_library()
     cache = EngineCache(cache_folder(engine.engine_cache))
-    for manifest in manifests:
+    for manifest, (width, height) in zip(manifests, sizes):
         for precision in precisions(manifest, engine):
             if arguments.build_only:
                 path = tensorrt.build_engine(manifest.graph, width, height, precision, engine, Terminal())

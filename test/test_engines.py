@@ -84,6 +84,27 @@ def test_depth_is_finite_and_positive_where_the_network_says_zero(depth_model, k
     assert np.isfinite(depth).all() and (depth > 0).all()
 
 
+def test_images_smaller_than_a_depth_network_was_trained_for_are_enlarged(depth_model):
+    inputs = replace(depth_model.inputs, smallest_size=(2 * WIDTH, 2 * HEIGHT))
+    replace(depth_model, inputs=inputs).save()
+    image = random_image(1)
+    network = engines.load_depth(depth_model.path, WIDTH, HEIGHT, threads=1)
+    assert network.input_size == (2 * WIDTH, 2 * HEIGHT) and (network.width, network.height) == (WIDTH, HEIGHT)
+    large = engines.load_depth(depth_model.path, 2 * WIDTH, 2 * HEIGHT, threads=1)
+    enlarged = cv2.resize(image, (2 * WIDTH, 2 * HEIGHT))
+    np.testing.assert_allclose(network.depth(image, fx=50.0), large.depth(enlarged, fx=100.0), rtol=1e-5)
+    with pytest.raises(ImageError, match=r"\(32, 64, 3\) uint8"):
+        network.depth(image[:-1])
+    with pytest.raises(ModelError, match="multiples of 4"):
+        engines.load_depth(depth_model.path, WIDTH + 1, HEIGHT)
+
+
+def test_input_size_has_the_shape_of_the_image_and_the_pixels_of_the_training():
+    manifest = engines.find_model("depth_small", "depth")
+    sizes = [manifest.input_size(*size) for size in ((320, 96), (512, 160), (160, 112), (640, 192), (832, 256))]
+    assert sizes == [(640, 192), (624, 192), (416, 288), (640, 192), (832, 256)]
+
+
 @pytest.mark.parametrize("order", ["BGR", "RGB"])
 def test_tensor_follows_channel_order_mean_and_std(order):
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.25, 2.0)

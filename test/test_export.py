@@ -175,6 +175,7 @@ def test_engine_loads_the_export_by_its_path(exported):
     height, width = image.shape[:2]
     if manifest.task == "depth":
         depth = engines.load_depth(manifest.files["fp32"].path, width, height, threads=1).depth(image)
+        image = cv2.resize(image, manifest.input_size(width, height))
         with torch.no_grad():
             inverse = network(torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255)[0, 0].numpy()
         np.testing.assert_allclose(depth, 1.0 / inverse, rtol=1e-4)

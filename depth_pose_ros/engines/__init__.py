@@ -64,10 +64,17 @@ def load_depth(
     engine: EngineConfig | None = None,
     listener: Listener | None = None,
 ) -> NetworkDepth:
-    """A depth network for images of width x height; arguments and errors as in :func:`load_flow`."""
+    """A depth network for images of width x height; arguments and errors as in :func:`load_flow`.
+
+    Images with fewer pixels than the network was trained for are enlarged first (``smallest_size`` of its manifest): at
+    320x96 the shipped one would see the scale wander by a third from frame to frame.
+    """
     manifest = find_model(model, "depth")
     width, height = _size(manifest.recommended_size, width, height)
-    return NetworkDepth(manifest, width, height, backend, threads, engine, listener)
+    manifest.check_size(width, height)
+    network = NetworkDepth(manifest, *manifest.input_size(width, height), backend, threads, engine, listener)
+    network.take(width, height)
+    return network
 
 
 def self_check(manifest: Manifest, backend: str = "auto", threads: int = 0) -> SelfCheck:

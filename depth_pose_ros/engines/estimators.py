@@ -32,8 +32,7 @@ class _Network:
         listener: Listener | None = None,
     ) -> None:
         self.manifest = manifest
-        self.width = width
-        self.height = height
+        self.width, self.height = self.input_size = width, height
         self._prepare = ImageToTensor(manifest.inputs, width, height)
         self._wish = Wish(backend, threads, engine or EngineConfig(), listener or Listener())
         runners, self.backend_reasons = open_runners(manifest, width, height, self._wish, self._check)
@@ -54,7 +53,7 @@ class _Network:
             return type(self)(self.manifest, width, height, "cpu", self._wish.threads).outputs
 
         folder = cache_folder(self._wish.engine.engine_cache)
-        images, expected = reference(self.manifest, self.width, self.height, on_cpu, folder)
+        images, expected = reference(self.manifest, *self.input_size, on_cpu, folder)
         return compare(self.manifest, self.backend, self.outputs(*images), expected)
 
     def _encode(self, tensor: np.ndarray) -> Sequence[np.ndarray]:
@@ -64,14 +63,15 @@ class _Network:
     def _warm_up(self) -> None:
         """Run once: the first run allocates, and a network whose outputs break its manifest is better refused now."""
         stride = self.manifest.outputs.stride
-        blank = self._encode(np.full((1, 3, self.height, self.width), 0.5, np.float32))
+        width, height = self.input_size
+        blank = self._encode(np.full((1, 3, height, width), 0.5, np.float32))
         outputs = self._runner.run(*(tensor for _ in self.manifest.inputs.names for tensor in blank))
         for name, output in zip(self.manifest.outputs.names, outputs):
             channels = 2 if name in ("forward", "backward") else 1
-            expected = (1, channels, self.height // stride, self.width // stride)
+            expected = (1, channels, height // stride, width // stride)
             if output.shape != expected:
                 raise ModelError(
-                    f"{self.manifest.name}: output {name} is {output.shape} for a {self.width}x{self.height} input; "
+                    f"{self.manifest.name}: output {name} is {output.shape} for a {width}x{height} input; "
                     f"its manifest (stride {stride}) promises {expected}"
                 )
 
@@ -109,7 +109,14 @@ class NetworkFlow(_Network):
 
 
 class NetworkDepth(_Network):
-    """Depth of one image by a network file; see ``DepthEstimator``."""
+    """Depth of one image by a network file; see ``DepthEstimator``.
+
+    Images of another size than ``input_size``, for which it was opened, are resized when :meth:`take` was told theirs.
+    """
+
+    def take(self, width: int, height: int) -> None:
+        """Images will be width x height."""
+        self.width, self.height = width, height
 
     @property
     def reference_focal(self) -> float | None:
@@ -122,6 +129,10 @@ class NetworkDepth(_Network):
         fx: of the camera, px of ``image``; used where the manifest names a reference focal length.
         """
         outputs = self.manifest.outputs
+        if self.input_size != (self.width, self.height):
+            check_image(image, self.height, self.width)
+            image = cv2.resize(image, self.input_size, interpolation=cv2.INTER_LINEAR)
+            fx = fx * self.input_size[0] / self.width if fx else fx
         value = self._run(self._prepare(image))[0][0]
         if (outputs.scale, outputs.offset) != (1.0, 0.0):
             value = value * np.float32(outputs.scale) + np.float32(outputs.offset)
@@ -129,6 +140,16 @@ class NetworkDepth(_Network):
         if outputs.kind == "inverse_depth":
             return zoom / np.maximum(value, np.float32(SMALLEST_INVERSE_DEPTH))
         return zoom * np.clip(value, np.float32(SMALLEST_INVERSE_DEPTH), np.float32(1 / SMALLEST_INVERSE_DEPTH))
+
+
+def check_image(image: np.ndarray, height: int, width: int) -> None:
+    """ImageError unless the image is (height, width, 3) uint8."""
+    if not isinstance(image, np.ndarray) or image.shape != (height, width, 3) or image.dtype != np.uint8:
+        got = f"{image.shape} {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise ImageError(
+            f"the network was loaded for ({height}, {width}, 3) uint8 BGR images; "
+            f"this one is {got}. Resize it first, or load the network for its size"
+        )
 
 
 class ImageToTensor:
@@ -147,12 +168,7 @@ class ImageToTensor:
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """ImageError when the image has another size or type than the network was loaded for."""
-        if not isinstance(image, np.ndarray) or image.shape != (*self._size, 3) or image.dtype != np.uint8:
-            got = f"{image.shape} {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
-            raise ImageError(
-                f"the network was loaded for ({self._size[0]}, {self._size[1]}, 3) uint8 BGR images; "
-                f"this one is {got}. Resize it first, or load the network for its size"
-            )
+        check_image(image, *self._size)
         tensor = np.empty((1, 3, *self._size), np.float32)
         cv2.split(image, self._planes)
         for channel, plane in enumerate(self._order):

@@ -8,6 +8,7 @@ runs once for each image, and a matcher for the features of any two.
 """
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,6 +55,8 @@ class Inputs:
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     multiple_of: int = 1
     """Width and height must be multiples of this."""
+    smallest_size: tuple[int, int] | None = None
+    """(width, height) of the fewest pixels that a depth network was trained for: smaller images are enlarged first."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,15 @@ class Manifest:
                 f"Nearest: {near[0]}x{near[1]}; recommended: {self.recommended_size[0]}x{self.recommended_size[1]}"
             )
 
+    def input_size(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) of the network's input for images of width x height: theirs, unless they are too small."""
+        smallest = self.inputs.smallest_size
+        if smallest is None or width * height >= smallest[0] * smallest[1]:
+            return width, height
+        scale = math.sqrt(smallest[0] * smallest[1] / (width * height))
+        multiple = self.inputs.multiple_of
+        return tuple(max(multiple, round(side * scale / multiple) * multiple) for side in (width, height))
+
     def save(self) -> None:
         """Write the YAML file at ``path``; file names are written relative to it."""
         inputs, outputs = self.inputs, self.outputs
@@ -176,6 +188,7 @@ class Manifest:
                 "mean": list(inputs.mean),
                 "std": list(inputs.std),
                 "multiple_of": inputs.multiple_of,
+                **({"smallest_size": list(inputs.smallest_size)} if inputs.smallest_size else {}),
             },
             "outputs": {"names": list(outputs.names), "stride": outputs.stride},
             "recommended_size": list(self.recommended_size),
@@ -242,6 +255,9 @@ def load_manifest(path: Path) -> Manifest:
                 mean=_floats(inputs.get("mean", (0, 0, 0)), 3, "inputs.mean"),
                 std=_floats(inputs.get("std", (1, 1, 1)), 3, "inputs.std"),
                 multiple_of=_positive(inputs["multiple_of"], "inputs.multiple_of"),
+                smallest_size=_pair(inputs["smallest_size"], "inputs.smallest_size")
+                if inputs.get("smallest_size")
+                else None,
             ),
             outputs=Outputs(
                 names=output_names,
@@ -251,7 +267,7 @@ def load_manifest(path: Path) -> Manifest:
                 offset=float(outputs.get("offset", 0.0)),
                 reference_focal=None if focal is None else float(focal),
             ),
-            recommended_size=tuple(_positive(size, "recommended_size") for size in document["recommended_size"][:2]),
+            recommended_size=_pair(document["recommended_size"], "recommended_size"),
             self_check=path.parent / str(self_check) if self_check else None,
             training=document.get("training") or {},
             licence=str(document.get("licence", "")),
@@ -322,6 +338,11 @@ def _positive(value: Any, name: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} is {value!r}, expected a positive integer")
     return value
+
+
+def _pair(values: Any, name: str) -> tuple[int, int]:
+    width, height = (_positive(value, name) for value in values[:2])
+    return width, height
 
 
 def _floats(values: Any, count: int, name: str) -> tuple[float, ...]:

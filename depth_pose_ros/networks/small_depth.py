@@ -63,6 +63,9 @@ class SmallDepth(nn.Module):
 
     stride = 4
     multiple_of = 16
+    smallest_size = (640, 192)
+    """(width, height) of images that stage A trains for. Smaller ones are better enlarged: what is known of the
+    sizes of things on the image is known at this scale, and of their details little is used."""
 
     def __init__(self, config: SmallDepthConfig | None = None) -> None:
         super().__init__()

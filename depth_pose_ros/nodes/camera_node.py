@@ -115,7 +115,7 @@ class CameraNode(ManagedNode):
     def network_loaded(self, network: NetworkFlow | NetworkDepth) -> None:
         """Tell what runs a network and, once, why nothing better does."""
         self.network_backends[network.manifest.name] = network.backend
-        text = f"{network.manifest.name} runs at {network.width} x {network.height} on {network.backend}"
+        text = f"{network.manifest.name} runs at {network.input_size[0]} x {network.input_size[1]} on {network.backend}"
         if network.backend_reasons and network.backend_reasons != self.backend_reasons:
             self.backend_reasons = network.backend_reasons
             text += f" (not on {'; not on '.join(network.backend_reasons)})"

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -111,7 +112,12 @@ def _export(
     recommended_size: tuple[int, int],
     licence: str,
 ) -> Manifest:
-    inputs = Inputs(("image_1", "image_2") if task == "flow" else ("image",), multiple_of=network.multiple_of)
+    smallest = getattr(network, "smallest_size", None)
+    inputs = Inputs(
+        ("image_1", "image_2") if task == "flow" else ("image",),
+        multiple_of=network.multiple_of,
+        smallest_size=smallest and min(smallest, recommended_size, key=math.prod),
+    )
     images = example_images(network.multiple_of)[: len(inputs.names)]
     tensors = [torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255.0 for image in images]
     graph = FlowGraph(network) if task == "flow" else network
