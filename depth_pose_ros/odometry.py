@@ -205,7 +205,7 @@ class VisualOdometry:
         if reference.world is not None:
             suspect = ~reference.world[covariance.tiles(matches.points_1, *size)]
         used = np.ones(len(matches), bool)
-        if len(matches) and np.mean(suspect) > rigidity.MIN_SHARE:
+        if self._crowd.since_ns is not None and len(matches) and np.mean(suspect) > rigidity.MIN_SHARE:
             used = ~suspect
         pair = self._fit(reference, view, matches[used])
         if pair.failure and not used.all():
@@ -235,8 +235,8 @@ class VisualOdometry:
         verdict = self._crowd.judge(scene, _found(pair), inliers, expected, reference.at_rest, suspect)
         view.world = rigidity.world_tiles(matches.points_2, verdict.world, *size)
         if verdict.mover is Mover.CAMERA:
-            hidden = np.mean(suspect) > rigidity.MIN_SHARE
-            return replace(pair, doubt=_doubt(verdict.world)) if hidden else pair
+            hidden = self._crowd.since_ns is not None or np.mean(suspect) > rigidity.MIN_SHARE
+            return replace(pair, doubt=self._doubt(verdict.world)) if hidden else pair
         seconds = self._crowd.seconds(view.stamp_ns)
         if verdict.mover is Mover.OTHERS:
             reference.world = rigidity.world_tiles(matches.points_1, verdict.world, *size)
@@ -251,12 +251,16 @@ class VisualOdometry:
             if part.shift(expected).allows(second.motion.inliers):
                 world = ~scene.shift(_found(second)).contradicts
                 view.world = rigidity.world_tiles(matches.points_2, world, *size)
-                return replace(second, is_crowded=True, doubt=_doubt(world))
+                return replace(second, is_crowded=True, doubt=self._doubt(world))
         view.world = np.zeros(rigidity.tile_count(*size), bool)
         dt = (view.stamp_ns - reference.stamp_ns) * 1e-9
         if seconds > self.config.lost_time or not self._crowd.is_still_other(scene, _found(pair), inliers, dt):
             return pair
         return Pair(matches, failure="something that moves by itself fills the view", is_crowded=True)
+
+    def _doubt(self, world: np.ndarray) -> float:
+        """Factor on the variance of a motion that so little of the world shows, with something else among it."""
+        return float(np.clip(2.0 * np.count_nonzero(world) / self.config.max_matches, 0.1, 1.0)) ** -2
 
     def _scene(self, reference: View, view: View, matches: Matches, pair: Pair) -> rigidity.Scene:
         rays_1, rays_2 = (view.camera.rays(points).T for points in (matches.points_1, matches.points_2))
@@ -502,11 +506,6 @@ class VisualOdometry:
 
     def _still_px(self, camera: PinholeCamera) -> float:
         return self.config.stationary_px * camera.width / 1000.0
-
-
-def _doubt(world: np.ndarray) -> float:
-    """Factor on the variance of a motion that only those of the matches show: some of the others may be among them."""
-    return 1.0 / max(float(np.mean(world)), 0.1) ** 2
 
 
 def _found(pair: Pair) -> np.ndarray:

@@ -80,10 +80,14 @@ class Shift:
         """(N,) bool, the matches that have moved otherwise, whatever is wrong with their depth."""
         return self.error_px > CLEAR * self.still_px + self.tolerance_px
 
+    def fits_beside(self, other: "Shift") -> np.ndarray:
+        """(N,) bool, as ``fits``, but no more tolerant than with another motion: a long one tolerates much."""
+        return self.error_px < self.still_px + 0.5 * np.minimum(self.tolerance_px, other.tolerance_px)
+
     def is_clearly_worse_than(self, other: "Shift") -> np.ndarray:
         """(N,) bool, the matches that another motion explains and this one does not."""
         worse = (self.error_px > CLEAR * self.still_px) & (self.error_px > CLEAR * other.error_px)
-        return other.fits & worse
+        return other.fits_beside(self) & worse
 
     def allows(self, some: np.ndarray) -> bool:
         """Whether most of ``some`` (N,) bool matches may have moved by this."""

@@ -9,6 +9,7 @@ from depth_pose_ros.geometry import se3
 from depth_pose_ros.geometry.rigidity import MIN_SHARE, Scene, rests
 from depth_pose_ros.tracking.coasting import Coasting
 
+CALM_NS = 1_000_000_000  # without anything else that moves, after which nothing is expected of the kind
 WORSE = 1.3  # times as many matches must go on as before as agree with the motion that is found, for it to be doubted
 
 
@@ -34,6 +35,7 @@ class Crowd:
     def __init__(self) -> None:
         self.since_ns: int | None = None
         """Stamp of the frame since which something else moves, and hides much of the view; None if nothing does."""
+        self._last_ns = 0  # of the last such frame
         self._other = Coasting()
 
     def seconds(self, stamp_ns: int) -> float:
@@ -42,10 +44,10 @@ class Crowd:
 
     def note(self, stamp_ns: int, is_crowded: bool) -> None:
         """What became of the judgement of a frame."""
-        if not is_crowded:
+        if is_crowded:
+            self.since_ns, self._last_ns = self.since_ns or stamp_ns, stamp_ns
+        elif stamp_ns - self._last_ns > CALM_NS:
             self.since_ns, self._other = None, Coasting()
-        elif self.since_ns is None:
-            self.since_ns = stamp_ns
 
     def judge(
         self,
@@ -69,14 +71,14 @@ class Crowd:
             return Verdict(Mover.CAMERA, ~found.contradicts)
         before = scene.shift(expected)
         others = found.is_clearly_worse_than(before)
-        explained, explained_before = np.mean(found.fits), np.mean(before.fits)
+        explained, explained_before = np.mean(found.fits_beside(before)), np.mean(before.fits_beside(found))
         is_worse = explained_before > max(WORSE * explained, MIN_SHARE)
         is_hidden = max(np.mean(suspect), np.mean(suspect[inliers])) > 0.5
         if not is_hidden and np.mean(others) < MIN_SHARE and not is_worse:
             return Verdict(Mover.CAMERA, ~found.contradicts)
         if before.allows(inliers) and not is_worse:
             return Verdict(Mover.CAMERA, ~found.contradicts)
-        return Verdict(Mover.PART, others | (before.fits & ~suspect) | ~(suspect | found.fits))
+        return Verdict(Mover.PART, others | (before.fits_beside(found) & ~suspect) | ~(suspect | found.fits))
 
     def is_still_other(self, scene: Scene, T_2_1: np.ndarray, inliers: np.ndarray, seconds: float) -> bool:
         """Whether a motion that is not what was expected of the camera is still that of the same other thing.
