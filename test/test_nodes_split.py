@@ -1,5 +1,6 @@
 """flow_node, depth_node and pose_node together: the same parts as vo_node, in three processes."""
 
+import signal
 import time
 
 import numpy as np
@@ -155,6 +156,25 @@ def test_a_restarted_flow_node_goes_on_at_the_last_pose(nodes, peer):
     after = poses(peer.got["odom"])[answered[-1]][0]
     assert 0.0 < after[0] - before[0] < 10 * np.linalg.norm(before)
     assert not any("Traceback" in node.said for node in nodes.values())
+
+
+def test_a_pose_node_that_is_killed_and_started_again_goes_on_although_the_camera_stands_still(nodes, peer):
+    """A reference frame that flow_node keeps is one that the new pose_node never heard of."""
+    room, first = Room(CAMERA), START + 1000 * PERIOD
+    nodes["pose_node"].stop(signal.SIGKILL)
+    nodes["pose_node"] = NodeProcess("pose_node")
+    nodes["pose_node"].wait_for("scale_source", spin=peer.spin)
+    states = []
+    for index in range(60):
+        stamp = first + index * PERIOD
+        peer.send(room.view(np.eye(4)), stamp, CAMERA)
+        end = time.monotonic() + 8.0
+        while stamp not in stamps(peer.got["status"]) and time.monotonic() < end:
+            peer.spin(0.05)
+        states += [values(s)["state"] for s in peer.got["status"] if messages.stamp_ns(s.header.stamp) == stamp]
+        if "stationary" in states:
+            break
+    assert states[-1] == "stationary" and len(states) <= 3, states
 
 
 def test_pose_node_resets(nodes, peer):

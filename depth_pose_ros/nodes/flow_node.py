@@ -7,6 +7,8 @@ the camera of these pixels), `flow/image`, `/diagnostics`. Service: `~/pause`.
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +32,10 @@ USED = ("max_matches", "min_matches", "refine", "stationary_px")
 LEFT_OUT = [item.name for item in tunables(OdometryConfig) if item.name not in USED] + ["depth_model"]
 
 
+ACQUAINTANCE = 2.0
+"""Seconds after a listener has come in which every frame is a reference: the two may know each other one-sidedly."""
+
+
 @dataclass(frozen=True)
 class _View:
     """What is kept of a frame that later ones are compared with."""
@@ -51,6 +57,7 @@ class FlowNode(CameraNode):
         super().setup()
         self._network: FlowEstimator | None = None
         self._reference: _View | None = None
+        self._listeners, self._joined_at = 0, -math.inf
         # pose_node needs each of them: a match message that is lost is a motion that is lost.
         self._matches = publish(self, PointCloud2, "flow/matches", QoSProfile(depth=30))
         self._camera_info = publish(self, CameraInfo, "flow/camera_info", QoSProfile(depth=30))
@@ -93,9 +100,17 @@ class FlowNode(CameraNode):
             frame.stamp_ns, image.frame_id, reference.stamp_ns if reference else None, matches
         )
         self._matches.publish(messages.matches_message(stamped))
-        if reference is None or not keeps_reference(matches, frame.camera, config):
+        if reference is None or self._has_new_listener() or not keeps_reference(matches, frame.camera, config):
             self._reference = current
         return True
+
+    def _has_new_listener(self) -> bool:
+        """Whether a pose_node may have come that was not there when an older reference frame was told."""
+        count, now = self._matches.get_subscription_count(), time.monotonic()
+        if count > self._listeners:
+            self._joined_at = now
+        self._listeners = count
+        return now - self._joined_at < ACQUAINTANCE
 
 
 def main(arguments: list[str] | None = None) -> int:
