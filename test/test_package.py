@@ -147,6 +147,7 @@ def test_the_security_policy_lists_what_the_nodes_have():
 
 def test_topics_and_services_of_the_readme_are_those_of_the_node():
     rclpy = pytest.importorskip("rclpy")
+    from depth_pose_ros.nodes.camera_input import OUTPUTS
     from depth_pose_ros.nodes.vo_node import VisualOdometryNode
 
     rclpy.init()
@@ -170,6 +171,8 @@ def test_topics_and_services_of_the_readme_are_those_of_the_node():
     text = (ROOT / "README.md").read_text()
     told = {"/" + name.removeprefix("/"): kind for name, kind in rows_of_table(text, "| Topic | Type |").items()}
     assert told == topics
+    pictures = {name for name, kind in told.items() if kind == "sensor_msgs/msg/Image"}
+    assert pictures == {"/image", *("/" + name for name in OUTPUTS)}, "else a node proposes them as a camera's topic"
     told = {name.replace("~", "/vo_node"): kind for name, kind in rows_of_table(text, "| Service | Type |").items()}
     assert told == services
 

@@ -273,7 +273,7 @@ def tables(evaluation: Evaluation) -> dict[str, list[list[str]]]:
             [how, *(text(getattr(errors, name)) for name in names)] for how, errors in evaluation.depth.items()
         ]
     if flow := evaluation.flow:
-        found[f"Optical flow, {evaluation.flow_pairs} pairs"] = [
+        found[f"Optical flow, {evaluation.flow_pairs} pair{'s' * (evaluation.flow_pairs > 1)}"] = [
             ["end-point error [px]", "median [px]", "under 1 px [%]", "Fl [%]"],
             [text(flow.epe), text(flow.median), text(100 * flow.under_1px), text(100 * flow.outliers)],
         ]

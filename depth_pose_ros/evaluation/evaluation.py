@@ -142,10 +142,11 @@ def evaluate_trajectory(record: Record, lengths: tuple[float, ...] = KITTI_LENGT
     if not record.metric:
         scale = aligned["sim3"].scale if aligned else scale_at_start(record.estimate, record.truth)
         notes.append(
-            "The path is not said to be metric: only what frees the scale (Sim(3), scale only) judges it fairly, and "
-            "KITTI's errors are after multiplying it by its best scale."
+            "The path is not said to be metric: only what frees the scale (Sim(3), scale only) judges it fairly."
         )
     kitti = kitti_errors(record.estimate, record.truth, scale, lengths)
+    if kitti is not None and scale is not None:
+        notes.append("t_rel and r_rel are those of the path multiplied by its best scale.")
     if kitti is None:
         shortest = min(lengths)
         whose = "KITTI's shortest sub-length" if tuple(lengths) == KITTI_LENGTHS else "the shortest sub-length"

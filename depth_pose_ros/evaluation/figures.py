@@ -157,7 +157,8 @@ def scale(evaluations: Sequence[Evaluation], names: Sequence[str]) -> Figure | N
         relative, start = evaluation.relative, evaluation.record.estimate.stamps_ns[0]
         seconds = (relative.stamps_ns[relative.moving] - start) / 1e9
         ratio = np.exp(relative.log_scale)
-        label = f"{name}: median {np.median(ratio):.3f}" if len(ratio) else name
+        whose = name if len(evaluations) > 1 else "each motion"
+        label = f"{whose}, median {np.median(ratio):.3f}" if len(ratio) else whose
         parts[0].plot(seconds, ratio, "o", markersize=3, color=colour, label=label)
         if len(ratio):
             parts[0].axhline(float(np.median(ratio)), color=colour, linewidth=1, linestyle="--")
@@ -169,7 +170,10 @@ def scale(evaluations: Sequence[Evaluation], names: Sequence[str]) -> Figure | N
     parts[0].set_ylim(max(0, low - pad), high + pad)
     unit = "m per m" if metric else "units per m"
     dress(parts[0], "Scale: estimated over true length of each motion", "" if told else "time [s]", unit)
-    legend(parts[0], loc="upper right", ncols=2)
+    # Outside, for the points may be anywhere.
+    several = len(evaluations) > 1
+    place = dict(loc="upper left", bbox_to_anchor=(1, 1)) if several else dict(loc="lower right", bbox_to_anchor=(1, 1))
+    legend(parts[0], **place)
     if told:
         record = evaluations[0].record
         parts[1].plot(record.seconds, 100 * record.column("scale_spread"), color=ESTIMATE, linewidth=1.5)
@@ -207,7 +211,9 @@ def states(record: Record) -> Figure:
         spine.set_visible(False)
     bar.tick_params(axis="x", length=0, labelbottom=False)
     counts = record.states
-    handles = [Patch(color=STATES.get(n, OTHER_STATE), label=f"{n}: {counts[n]} frames") for n in counts]
+    handles = [
+        Patch(color=STATES.get(n, OTHER_STATE), label=f"{n}: {counts[n]} frame{'s' * (counts[n] > 1)}") for n in counts
+    ]
     bar.legend(handles=handles, frameon=False, fontsize=9, ncols=len(handles), loc="lower left", bbox_to_anchor=(0, 1))
     share.plot(record.seconds, record.column("matches"), color=TRUTH, linewidth=1.5, label="matches")
     share.plot(record.seconds, record.column("inliers"), color=ESTIMATE, linewidth=1.5, label="that agree (inliers)")

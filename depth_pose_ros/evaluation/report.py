@@ -88,7 +88,11 @@ def _single(evaluation: Evaluation) -> str:
 
 
 def _several(evaluations: Sequence[Evaluation], names: Sequence[str], side_by_side: list[list[str]]) -> str:
-    notes = list(dict.fromkeys(note for evaluation in evaluations for note in evaluation.notes))
+    whose: dict[str, list[str]] = {}
+    for evaluation, name in zip(evaluations, names):
+        for note in evaluation.notes:
+            whose.setdefault(note, []).append(name)
+    notes = [note if len(n) == len(names) else f"{', '.join(n)}: {note}" for note, n in whose.items()]
     parts = [_table("Side by side", side_by_side), _notes(notes)]
     parts += ["<h2>Trajectories</h2>", _svg(figures.trajectory(evaluations, names), "the paths")]
     parts += ["<h2>Error over time</h2>", _svg(figures.errors(evaluations, names), "errors over time")]

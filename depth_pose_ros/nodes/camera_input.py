@@ -25,7 +25,7 @@ CAMERA_INFO_WAIT = 0.5
 JUMP_BACK_NS = 1_000_000_000
 """Stamps that go back by more are a new recording or a clock that was set, not two frames that overtook each other."""
 
-OUTPUTS = ("depth/image", "flow/image")
+OUTPUTS = ("depth/image", "flow/image", "matches/image")
 """Topics of this package, which are no camera's."""
 
 
