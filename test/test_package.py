@@ -150,12 +150,12 @@ def test_topics_and_services_of_the_readme_are_those_of_the_node():
     from depth_pose_ros.nodes.camera_input import OUTPUTS
     from depth_pose_ros.nodes.vo_node import VisualOdometryNode
 
-    rclpy.init()
+    rclpy.init(args=["--ros-args", "-r", "__ns:=/readme"])  # no vo_node of somebody else in the same domain
     try:
         node = VisualOdometryNode()
         try:
             node.start()
-            own = ("vo_node", "/")
+            own = ("vo_node", "/readme")
             topics = dict(node.get_publisher_names_and_types_by_node(*own))
             topics |= dict(node.get_subscriber_names_and_types_by_node(*own))
             services = dict(node.get_service_names_and_types_by_node(*own))
@@ -169,11 +169,16 @@ def test_topics_and_services_of_the_readme_are_those_of_the_node():
     topics = {name: kind for name, kind in topics.items() if not kind.startswith(of_rclpy)}
     services = {name: types[0] for name, types in services.items() if not types[0].startswith(of_rclpy)}
     text = (ROOT / "README.md").read_text()
-    told = {"/" + name.removeprefix("/"): kind for name, kind in rows_of_table(text, "| Topic | Type |").items()}
+    rows = rows_of_table(text, "| Topic | Type |").items()
+    told = {name if name.startswith("/") else f"/readme/{name}": kind for name, kind in rows}
     assert told == topics
     pictures = {name for name, kind in told.items() if kind == "sensor_msgs/msg/Image"}
-    assert pictures == {"/image", *("/" + name for name in OUTPUTS)}, "else a node proposes them as a camera's topic"
-    told = {name.replace("~", "/vo_node"): kind for name, kind in rows_of_table(text, "| Service | Type |").items()}
+    assert pictures == {f"/readme/{name}" for name in ("image", *OUTPUTS)}, (
+        "else a node proposes them as a camera's topic"
+    )
+    told = {
+        name.replace("~", "/readme/vo_node"): kind for name, kind in rows_of_table(text, "| Service | Type |").items()
+    }
     assert told == services
 
 
