@@ -25,12 +25,20 @@ GROUPS = {
     "ROS": ("decode", "message filling", "publish"),
     "image": ("rectify + resize",),
     "networks": ("flow: features", "flow: matching", "depth"),
-    "geometry": ("correspondences", "refinement", "pose", "triangulation", "scale", "other geometry"),
+    "geometry": (
+        "correspondences",
+        "refinement",
+        "pose",
+        "triangulation",
+        "scale",
+        "depth correction",
+        "other geometry",
+    ),
     "outputs": ("depth to image size", "cloud"),
 }
 """Every stage, in the order of a frame within each group."""
 
-OF_ODOMETRY = {"refine": "refinement", "unit": "scale"}
+OF_ODOMETRY = {"refine": "refinement", "unit": "scale", "correction": "depth correction"}
 """Names of the odometry's own times where they differ from ours."""
 
 WARM_UP = 5

@@ -150,7 +150,7 @@ class OdometryConfig(Tunables):
     )
     median_depth: float = tunable(
         10.0,
-        "Median depth that every frame is taken to have, for scale_source median_depth.",
+        "Median of the network's depth that every frame is taken to have, for scale_source median_depth.",
         minimum=0.01,
         maximum=10000.0,
     )
@@ -161,6 +161,11 @@ class OdometryConfig(Tunables):
         50, "With fewer matches, or fewer of them agreeing on one motion, tracking is lost.", minimum=10, maximum=2000
     )
     refine: bool = tunable(True, "Refine the chosen matches to sub-pixel accuracy with Lucas-Kanade.")
+    correct_depth: bool = tunable(
+        True,
+        "Bend the depth that is published to the points that the camera's motion triangulates: the network's shapes, "
+        "with the distances of geometry.",
+    )
     stationary_px: float = tunable(
         1.0,
         "Median parallax, after the best rotation is taken away, below which the camera is not taken to translate. "

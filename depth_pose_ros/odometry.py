@@ -13,7 +13,7 @@ from depth_pose_ros.camera import PinholeCamera
 from depth_pose_ros.config import OdometryConfig
 from depth_pose_ros.engines.engine import DepthEstimator, FlowEstimator
 from depth_pose_ros.estimate import Estimate, Frame, Scale, State
-from depth_pose_ros.geometry import correspondences, covariance, depth_map, rigidity, se3
+from depth_pose_ros.geometry import correspondences, covariance, depth_correction, depth_map, rigidity, se3
 from depth_pose_ros.geometry.appearance import MIN_CONTRAST, Look
 from depth_pose_ros.geometry.correspondences import Matches
 from depth_pose_ros.geometry.motion import estimate_motion, parallax
@@ -471,7 +471,12 @@ class VisualOdometry:
     ) -> Estimate:
         """Put an Estimate together, and make ``view`` the last frame. Its motion is the one since ``previous``."""
         motion, matches = pair.motion, pair.matches
-        depth = view.network_depth * np.float32(scale.value) if view.network_depth is not None else None
+        depth = view.network_depth
+        if depth is not None:
+            if self.config.correct_depth:
+                with _timed(view.timings_ms, "correction"):
+                    depth = depth_correction.corrected(depth, view.points_depth)
+            depth = depth * np.float32(scale.value)
         step, dt = np.eye(4), 0.0
         if previous is not None:
             dt = max(view.stamp_ns - previous.stamp_ns, 0) * 1e-9
