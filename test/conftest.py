@@ -42,7 +42,7 @@ def one_thread() -> Iterator[None]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What several processes tell each other over DDS may be late on a loaded machine: such tests may try again."""
     for item in items:
-        if item.path.stem.startswith(
+        if Path(item.nodeid.split("::")[0]).stem.startswith(
             ("test_nodes", "test_demo", "test_check_camera", "test_view", "test_tensorrt_node")
         ):
             item.add_marker(pytest.mark.flaky(reruns=2, reruns_delay=1))

@@ -275,7 +275,9 @@ def test_parameters_that_nobody_has_are_told(node_with):
 def test_qos_can_be_overridden_and_what_is_wrong_with_it_is_told(node_with):
     wanted = {"qos_overrides./image.subscription.reliability": "reliable", "qos_overrides./image.subscription.depth": 3}
     node = node_with(**wanted)
-    subscription = topics.subscribe(node, Clock, "image", print, QoSProfile(depth=10, reliability=BEST_EFFORT))
+    subscription = topics.subscribe(
+        node, Clock, "image", lambda message: None, QoSProfile(depth=10, reliability=BEST_EFFORT)
+    )
     assert subscription.qos_profile.reliability == ReliabilityPolicy.RELIABLE and subscription.qos_profile.depth == 3
     for name, value in (("reliability", "maybe"), ("depth", "many"), ("depth", -1), ("history", "all")):
         node = node_with(**{f"qos_overrides./odom.publisher.{name}": value})
