@@ -23,6 +23,7 @@ from depth_pose_ros.geometry.scale import align_scale
 from depth_pose_ros.geometry.triangulation import triangulate
 from depth_pose_ros.tracking.coasting import Coasting
 from depth_pose_ros.tracking.crowd import Crowd, Mover
+from depth_pose_ros.tracking.standard import Standard
 from depth_pose_ros.tracking.unit import Unit
 from depth_pose_ros.tracking.views import Pair, View
 
@@ -34,6 +35,7 @@ MAX_VIEWS = 32  # that process_matches remembers, for matches that name an older
 MAX_POINTS_SPREAD = 0.1  # relative: a length that shared points give no better is taken from elsewhere
 UP = np.array([0.0, -1.0, 0.0])  # of a camera that is mounted level
 SHORT_STEP = 0.15  # s between frames, above which a camera need not go on as before: a hand turns around in a third
+DOUBTED = 2.0  # times the standard deviation, above which a motion is believed only if it is one the camera can make
 REST_FACTOR = 2.0  # on the threshold of standing still, for turning: what stands still may shake
 
 
@@ -78,6 +80,7 @@ class VisualOdometry:
         self._lost: View | None = None  # the last frame, where that is lost
         self._coasting = Coasting()
         self._crowd = Crowd()
+        self._standard = Standard()
         self._baseline = 0.0  # raw units, length of the last translation
         self._unit = Unit()
         self._factor = 1.0  # from the raw unit to that of the last estimate
@@ -154,8 +157,8 @@ class VisualOdometry:
         reference = self._seen.get(reference_stamp_ns)
         if reference is None and not restart:
             restart = "the frame that these matches start from was not received; going on from the last pose"
-        if restart:
-            self._seen.clear()
+        if restart:  # whoever makes the matches may keep its reference all the same, e.g. over a gap
+            self._seen = {t: seen for t, seen in self._seen.items() if t < stamp_ns and seen.camera == camera}
             estimate = self._start(view, restart)
         else:
             self._reference = reference
@@ -214,7 +217,22 @@ class VisualOdometry:
         if pair.failure:
             return pair
         with _timed(view.timings_ms, "rigidity"):
-            return self._question(reference, view, matches, suspect, used, pair)
+            pair = self._question(reference, view, matches, suspect, used, pair)
+        return pair if pair.failure else self._weigh(reference, view, pair)
+
+    def _weigh(self, reference: View, view: View, pair: Pair) -> Pair:
+        """How far a motion is to be believed, where fewer matches than usual or blurred images show it."""
+        inliers = int(np.count_nonzero(pair.motion.inliers))
+        doubt = self._standard.doubt(inliers, reference.look, view.look)
+        if doubt > DOUBTED and not pair.resting and self._coasting.knows:
+            seconds = (view.stamp_ns - self._tracked.stamp_ns) * 1e-9
+            motion = se3.inverse(se3.make_pose(pair.motion.R, pair.motion.t * pair.length * self._factor))
+            off = motion @ self._expected(reference, view)
+            spread = np.sqrt(np.diag(self._coasting.doubt(seconds, goes_on=True)))
+            if np.linalg.norm(off[:3, 3]) > 3.0 * spread[0] or se3.rotation_angle(off[:3, :3]) > 3.0 * spread[3]:
+                why = f"the {inliers} matches that agree, fewer than usual or in blurred images, show a motion"
+                return Pair(pair.matches, failure=f"{why} that the camera cannot have made", is_crowded=pair.is_crowded)
+        return replace(pair, doubt=pair.doubt * doubt**2)
 
     def _question(
         self, reference: View, view: View, matches: Matches, suspect: np.ndarray, used: np.ndarray, pair: Pair
@@ -357,7 +375,7 @@ class VisualOdometry:
         reference, motion = self._reference, pair.motion
         focal, still_px = _focal(view.camera), self._still_px(view.camera)
         state, model, reason = State.TRACKING, motion.model, ""
-        R, t, C = motion.R, motion.t * pair.length, motion.covariance * pair.doubt
+        R, t, C = motion.R, motion.t * pair.length, motion.covariance
         turn_px = still_px * (REST_FACTOR if reference.at_rest else 1.0)
         if pair.resting or (motion.parallax_px < still_px and motion.flow_px < turn_px):
             state, model, R, t = State.STATIONARY, "stationary", np.eye(3), np.zeros(3)
@@ -387,6 +405,7 @@ class VisualOdometry:
         # What all matches of a frame may have in common does not show in how far they differ.
         shared = self.config.shared_error_px * view.camera.width / 1000.0 / focal
         C += np.diag([(factor * pair.distance * shared) ** 2] * 3 + [shared**2] * 3)
+        C *= pair.doubt
         T_reference_current = se3.make_pose(R.T, -R.T @ t * factor)
         if self.config.planar and self.up is not None:
             T_reference_current, C = planar(T_reference_current, C, self.up)
@@ -402,9 +421,11 @@ class VisualOdometry:
         C = turn @ C @ turn.T * (1.0 if reference is previous else 2.0)
         estimate = self._estimate(view, previous, state, reason, model, C, scale, pair)
         self._coasting.see(estimate.T_previous_current, estimate.dt, factor * pair.distance)
+        self._standard.see(estimate.inliers, view.look, estimate.dt)
         self._tracked, self._factor = view, factor
         self._crowd.note(view.stamp_ns, pair.is_crowded)
-        if view.at_rest or _is_kept(motion.parallax_px, motion.flow_px, view.camera, self.config):
+        is_good = pair.doubt <= DOUBTED**2  # else the reference, too, may show little of the scene
+        if view.at_rest or (is_good and _is_kept(motion.parallax_px, motion.flow_px, view.camera, self.config)):
             self._last = view
         else:
             self._reference, self._last = view, None

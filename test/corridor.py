@@ -122,18 +122,20 @@ class Corridor:
         self.odometry = VisualOdometry(DISFlow(*SMALL), depth, OdometryConfig(**config))
         self.time_ns = 0
 
-    def frame(self, T):
+    def frame(self, T, change=None):
+        """What ``see`` is given; ``change`` makes another image of the gray one."""
         self.time_ns += 100_000_000
         gray, depth = render(T)
         if self.lorry is not None:
             self.lorry.hide(gray, depth, T, self.time_ns * 1e-9)
+        gray = gray if change is None else change(gray)
         image = cv2.cvtColor(cv2.resize(gray, SMALL, interpolation=cv2.INTER_AREA), cv2.COLOR_GRAY2BGR)
         if self.depth is not None:
             self.depth.of_image[image.tobytes()] = depth
         return Frame(self.time_ns, image, gray, CAMERA)
 
-    def see(self, T):
-        return self.odometry.process(self.frame(T))
+    def see(self, T, change=None):
+        return self.odometry.process(self.frame(T, change))
 
 
 def pose(x=0.0, y=0.0, z=0.0, pitch=0.0, yaw=0.0, roll=0.0):

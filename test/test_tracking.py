@@ -14,6 +14,7 @@ from depth_pose_ros.geometry.appearance import Look
 from depth_pose_ros.geometry.planar import planar
 from depth_pose_ros.odometry import State
 from depth_pose_ros.tracking.coasting import Coasting
+from depth_pose_ros.tracking.standard import Standard
 
 
 def black(corridor, T):
@@ -179,6 +180,49 @@ def test_the_reason_of_a_loss_names_the_blur():
     corridor.depth.of_image[blurred.image.tobytes()] = render(DRIVE[2])[1]
     lost = corridor.odometry.process(blurred)
     assert lost.state is State.LOST and "the image is blurred" in lost.reason, lost.reason
+
+
+# ------------------------------------------------------------------------------------- how far a motion is believed
+def test_fewer_matches_and_blur_are_doubted_and_what_is_usual_is_not():
+    standard, sharp = Standard(), Look.of(GRAY)
+    assert standard.doubt(100, sharp, None) == 1.0  # nothing is usual yet
+    standard.see(1000, sharp, 0.1)
+    assert standard.doubt(1000, sharp, sharp) == pytest.approx(1.0) == standard.doubt(1200, None, None)
+    assert standard.doubt(500, sharp, sharp) == pytest.approx(4.0)
+    blurred = Look.of(cv2.blur(GRAY, (25, 1)))
+    assert standard.doubt(1000, sharp, blurred) > 4.0 and standard.doubt(1000, blurred, sharp) > 4.0
+    for _ in range(300):  # a place with fewer matches, for half a minute
+        standard.see(500, sharp, 0.1)
+    assert standard.doubt(500, sharp, sharp) == pytest.approx(1.0)
+
+
+def white(gray):
+    """A surface before the lens, darker towards the corners, with some noise."""
+    v, u = np.mgrid[-1 : 1 : gray.shape[0] * 1j, -1 : 1 : gray.shape[1] * 1j]
+    noise = np.random.default_rng(int(gray.sum()) % 1000).normal(0, 2.0, gray.shape)
+    return np.clip(150 / (1 + 0.3 * (u**2 + v**2)) ** 2 + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "change, turn",
+    [(None, 18.0), (lambda gray: cv2.blur(gray, (31, 1)), 4.0), (white, 0.0), (lambda gray: gray // 6, 0.0)],
+    ids=["180 degrees a second", "blur", "white wall", "light"],
+)
+def test_a_pose_stays_within_its_three_sigma_whatever_is_seen(change, turn):
+    """Mahalanobis distances of position and rotation, each of three dimensions; 99.7 % lie below 14.2."""
+    corridor = Corridor(SceneDepth(), scale_source="network")
+    yaw = 0.0
+    for i in range(14):
+        bad = 5 <= i < 9
+        yaw += turn * bad
+        T = pose(z=0.2 * i, yaw=yaw)
+        estimate = corridor.see(T, change if bad else None)
+        if i:
+            C, found = estimate.pose_covariance, estimate.T_odom_camera
+            moved, turned = found[:3, 3] - T[:3, 3], se3.so3_log(found[:3, :3] @ T[:3, :3].T)
+            assert moved @ np.linalg.solve(C[:3, :3], moved) < 14.2, i
+            assert turned @ np.linalg.solve(C[3:, 3:], turned) < 14.2, i
+    assert estimate.state is State.TRACKING
 
 
 # ------------------------------------------------------------------------------------------------------------ crowds

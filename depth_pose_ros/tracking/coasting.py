@@ -8,7 +8,7 @@ from depth_pose_ros.geometry import se3
 
 MEMORY = 1.0  # s, in which a speed that was seen before falls to a third
 OWN_SPEED = 0.1  # of the distance of the scene, per second: what a camera may begin to do unseen
-OWN_TURN = 0.5  # rad/s, likewise
+OWN_TURN = 1.0  # rad/s, likewise
 KEPT_SPEED = 0.5  # share of its speed by which a camera that was seen moving may depart from it
 
 
