@@ -56,7 +56,7 @@ def render_sequence(motion: str, seed: int, frames: int = 16) -> WorldSequence:
         scene = make_scene(kind, int(rng.integers(2**31)))
         views = draw_views(scene, rng, width, height)
     start, K = views.T_world_camera_1, views.K
-    poses = start @ _path(motion, scene, start, K, (width, height), frames, rng)
+    poses = start @ path_of(motion, scene, start, K, (width, height), frames, rng)
     read, shot = 10 ** rng.uniform(-2.6, -1.8), 10 ** rng.uniform(-2.6, -1.9)
     quality = int(rng.integers(70, 98))
     images, exposure = [], None
@@ -91,7 +91,7 @@ def cached_sequence(motion: str, seed: int, frames: int, folder: Path | None) ->
     return made
 
 
-def _path(
+def path_of(
     motion: str,
     scene: Scene,
     start: np.ndarray,
