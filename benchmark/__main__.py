@@ -30,6 +30,7 @@ PARTS = {
     "accuracy": "error and cost at each size, backend, number of matches and choice of the solver",
     "node": "the nodes over DDS: highest rate and latency; one process beside split nodes",
     "sustained": "vo_node for minutes at one rate: losses, latency, memory",
+    "standing": "a camera that stands still for minutes: how far the pose drifts",
 }
 """Each is a module of this package with ``run(options, reference) -> Result``."""
 
@@ -53,8 +54,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--runs", type=positive, default=5, help="node: runs of each measurement (default: 5)")
     parser.add_argument("--rates", type=_rates, default=(10.0, 30.0), help="node: Hz of the latency (default: 10,30)")
     parser.add_argument("--no-split", dest="split", action="store_false", help="node: vo_node alone")
-    parser.add_argument("--minutes", type=float, default=1.0, help="sustained: how long (default: 1)")
-    parser.add_argument("--rate", type=float, default=10.0, help="sustained: Hz (default: 10)")
+    parser.add_argument("--minutes", type=float, default=1.0, help="sustained, standing: how long (default: 1)")
+    parser.add_argument("--rate", type=float, default=10.0, help="sustained, standing: Hz (default: 10)")
     parser.add_argument("--flow-model", default="default", help="as the parameters of vo_node")
     parser.add_argument("--depth-model", default="default")
     parser.add_argument("--backend", default="auto")
