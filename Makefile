@@ -2,6 +2,7 @@
 #
 #   make demo [INPUT=path] [ARGS="..."]   play a camera sequence through the nodes; results in out/
 #   make test [ARGS="..."]                the tests (ARGS go to pytest)
+#   make soak [ARGS="..."]                the long tests: messages and frames without number, nodes with faults
 #   make lint                             style and import rules
 #   make benchmark [ARGS="..."]           measure speed and accuracy; see docs/performance.md
 #   make environment                      the set-up of `make demo` alone
@@ -21,7 +22,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test benchmark lint environment clean
+.PHONY: help demo test soak benchmark lint environment clean
 
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
@@ -31,13 +32,16 @@ ROS := $(if $(SOURCED_ROS),$(ROS_DISTRO),wheels)
 TORCH_STAMP := $(STAMPS)/test-$(subst /,_,$(TORCH))
 
 help:
-	@sed -n '3,8s/^# *//p' Makefile
+	@sed -n '3,9s/^# *//p' Makefile
 
 demo: environment
 	@$(BIN)/python -m depth_pose_ros.demo $(if $(INPUT),"$(INPUT)") --out "$(OUT)" $(ARGS)
 
 test: environment $(TORCH_STAMP)
 	@ROS_PYTHON_CHECK_FIELDS=1 $(BIN)/python -m pytest $(ARGS)
+
+soak: environment $(TORCH_STAMP)
+	@ROS_PYTHON_CHECK_FIELDS=1 PYTHONPATH=. $(BIN)/python test/soak.py --out "$(OUT)/soak" $(ARGS)
 
 benchmark: environment
 	@$(BIN)/python -m benchmark $(if $(INPUT),--input "$(INPUT)") --out "$(OUT)/benchmark" $(ARGS)

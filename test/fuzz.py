@@ -4,19 +4,26 @@ Each property is a function of one generated example; test_fuzz.py runs some hun
 as it is told.
 """
 
+import collections
+import re
+
 import cv2
 import numpy as np
+import rclpy
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3
 from hypothesis import strategies as st
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointField, RegionOfInterest
 from std_msgs.msg import Header
+from tf2_msgs.msg import TFMessage
 
 from depth_pose_ros.camera import CameraModel, FrameRectifier, PinholeCamera
-from depth_pose_ros.config import OdometryConfig
+from depth_pose_ros.config import InputConfig, OdometryConfig
 from depth_pose_ros.errors import CameraError, ImageError
 from depth_pose_ros.images import IMAGE_ENCODINGS
-from depth_pose_ros.nodes import messages
+from depth_pose_ros.nodes import camera_input, messages, transforms
+from depth_pose_ros.nodes.pose_node import LIMIT, PoseNode
+from depth_pose_ros.nodes.transforms import TransformListener
 from depth_pose_ros.odometry import State, VisualOdometry
 
 UINT32 = 2**32 - 1
@@ -157,12 +164,17 @@ TRANSFORMS = st.builds(
 
 
 # ----------------------------------------------------------------------------------------------------- what must hold
+refusals = collections.Counter()
+"""By reason, its numbers left out."""
+
+
 def _or_refused(read, message, *errors):
     """What was read, or None where it was refused with a reason."""
     try:
         return read(message)
     except errors as error:
         assert len(str(error)) > 20, repr(error)
+        refusals[re.sub(r"'.*?'|\[.*?\]|[-+.\d]+", "_", str(error))[:60]] += 1
         return None
 
 
@@ -221,6 +233,62 @@ PROPERTIES = [
     (match_clouds(), check_match_cloud),
     (TRANSFORMS, check_transform),
 ]
+
+
+# ------------------------------------------------------------------------------------------------------- the handlers
+class Handlers:
+    """The callbacks of the nodes, with nothing of DDS between: pose_node's, the camera's of the others, and TF's."""
+
+    def __init__(self):
+        self._wait, camera_input.CAMERA_INFO_WAIT = camera_input.CAMERA_INFO_WAIT, 0.0
+        self.pose_node = PoseNode()
+        self.pose_node.start()
+        self._node = rclpy.create_node("fuzz")
+        self._camera = camera_input.CameraInput(self._node, InputConfig())
+        self._camera.pause(False)
+        self._tf = TransformListener(self._node)
+        take = {topic: subscription.callback for topic, subscription in self.pose_node._inputs.items()}
+        self.properties = [
+            (images(), self.check_camera_image),
+            (camera_infos(), self.check_camera_camera_info),
+            (match_clouds(), self._check_pose_node(take["flow/matches"], "pose_node_matches")),
+            (camera_infos(), self._check_pose_node(take["flow/camera_info"], "pose_node_camera_info")),
+            (images(), self._check_pose_node(take["network_depth/image"], "pose_node_depth")),
+            (TRANSFORMS, self.check_tf),
+        ]
+
+    def close(self):
+        camera_input.CAMERA_INFO_WAIT = self._wait
+        self.pose_node.close()
+        self.pose_node.destroy_node()
+        self._node.destroy_node()
+
+    def check_camera_image(self, message):
+        self._camera._take_image(message)
+        assert len(self._camera._slot) == 1
+        _or_refused(lambda waiting: self._camera._check(*waiting), self._camera._slot.pop(), ImageError, CameraError)
+
+    def check_camera_camera_info(self, message):
+        self._camera._take_camera_info(message)
+        assert len(self._camera._models) <= 8
+
+    def check_tf(self, message):
+        self._tf._listen(TFMessage(transforms=[message]))
+        assert len(self._tf._links) <= transforms.MAX_FRAMES
+
+    def _check_pose_node(self, take, name):
+        node = self.pose_node
+
+        def check(message):
+            refused = node.refused
+            take(message)
+            if node.refused > refused:
+                assert len(node.refusal) > 20, node.refusal
+                refusals[name] += node.refused - refused
+            assert max(len(node._waiting), len(node._cameras), len(node._depths)) <= LIMIT + 1
+
+        check.__name__ = f"check_{name}"
+        return check
 
 
 # --------------------------------------------------------------------------------------------------- the state machine

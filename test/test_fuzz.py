@@ -5,7 +5,8 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("hypothesis")
 
-from fuzz import PROPERTIES, Frames
+import rclpy
+from fuzz import PROPERTIES, Frames, Handlers
 from hypothesis import HealthCheck, given, settings
 
 from depth_pose_ros.odometry import State
@@ -16,6 +17,22 @@ FEW = settings(max_examples=150, deadline=None, derandomize=True, suppress_healt
 @pytest.mark.parametrize("messages, check", PROPERTIES, ids=[check.__name__ for _, check in PROPERTIES])
 def test_messages(messages, check):
     FEW(given(messages)(check))()
+
+
+def _calling(check):
+    def call(message):
+        check(message)
+
+    return call
+
+
+def test_callbacks_of_the_nodes():
+    rclpy.init(args=["--ros-args", "--log-level", "fatal"])
+    handlers = Handlers()
+    for messages, check in handlers.properties:
+        FEW(given(messages)(_calling(check)))()
+    handlers.close()
+    rclpy.shutdown()
 
 
 @pytest.mark.parametrize("policy", ["hold", "predict"])

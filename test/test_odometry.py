@@ -284,6 +284,20 @@ def test_matches_from_elsewhere_give_the_same_motion():
         np.testing.assert_allclose(part.T_odom_camera, whole.T_odom_camera, atol=1e-9)
 
 
+def test_a_reference_that_is_kept_over_a_gap_is_still_known():
+    """As flow_node keeps it while the camera stands still, whatever time passes."""
+    odometry = VisualOdometry(None, None, OdometryConfig(scale_source="none"))
+    v, u = np.mgrid[10:230:10, 10:470:10]
+    points = np.stack([u.ravel(), v.ravel()], 1).astype(np.float32)
+    rest = points, points, np.ones(len(points)), None
+    none = points[:0], points[:0], np.ones(0), None
+    assert odometry.process_matches(0, CAMERA, None, *none).state is State.INITIALISING
+    assert odometry.process_matches(100_000_000, CAMERA, 0, *rest).state is State.STATIONARY
+    late = odometry.process_matches(7_100_000_000, CAMERA, 0, *rest)
+    assert late.state is State.INITIALISING and "7.00 s since" in late.reason
+    assert odometry.process_matches(7_200_000_000, CAMERA, 0, *rest).state is State.STATIONARY
+
+
 def test_matches_from_a_frame_that_never_came():
     odometry = VisualOdometry(None, None, OdometryConfig(scale_source="none"))
     none = np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32), np.zeros(0, np.float32), None

@@ -115,32 +115,32 @@ def test_the_security_policy_lists_what_the_nodes_have():
         "pose_node": "PoseNode",
     }
     assert [profile.get("node") for profile in profiles] == list(nodes)
-    rclpy.init(args=["--ros-args", "-p", "use_sim_time:=true", "-p", "base_frame:=base_link"])
+    namespace = "/policy"  # no node of somebody else in the same domain
+    arguments = ["-r", f"__ns:={namespace}", "-p", "use_sim_time:=true", "-p", "base_frame:=base_link"]
+    rclpy.init(args=["--ros-args", *arguments])
     try:
         for profile in profiles:
             name = profile.get("node")
             told = {kind: set() for kind in ("publish", "subscribe", "reply")}
             for group in profile:
                 (kind,) = group.keys()
-                told[kind] |= {"/" + item.text.replace("~", name).removeprefix("/") for item in group}
+                names = [item.text.replace("~", name) for item in group]
+                told[kind] |= {n if n.startswith("/") else f"{namespace}/{n}" for n in names}
             node = getattr(importlib.import_module(f"depth_pose_ros.nodes.{name}"), nodes[name])()
             node.start()
             has = {
-                "publish": node.get_publisher_names_and_types_by_node(name, "/"),
-                "subscribe": node.get_subscriber_names_and_types_by_node(name, "/"),
-                "reply": node.get_service_names_and_types_by_node(name, "/"),
+                "publish": node.get_publisher_names_and_types_by_node(name, namespace),
+                "subscribe": node.get_subscriber_names_and_types_by_node(name, namespace),
+                "reply": node.get_service_names_and_types_by_node(name, namespace),
             }
-            assert not node.get_client_names_and_types_by_node(name, "/")
+            assert not node.get_client_names_and_types_by_node(name, namespace)
             node.close()
             node.destroy_node()
             for kind, entries in has.items():
-                other = {"/image/compressed"} if kind == "subscribe" else set()  # with image_transport: compressed
-                # get_type_description came with Jazzy.
-                assert {n for n, _ in entries} | {"/" + name + "/get_type_description"} >= told[kind] - other, (
-                    name,
-                    kind,
-                )
-                assert {n for n, _ in entries} <= told[kind], (name, kind)
+                # The first with image_transport: compressed; the second came with Jazzy.
+                other = {f"{namespace}/image/compressed", f"{namespace}/{name}/get_type_description"}
+                found = {n for n, _ in entries}
+                assert found | other >= told[kind] and found <= told[kind], (name, kind)
     finally:
         rclpy.shutdown()
 

@@ -1,0 +1,124 @@
+"""A long run with faults on purpose: messages and frames without number, then real nodes over DDS for half an hour.
+
+    make soak [ARGS="messages --count 10000"] [ARGS="frames --count 1000000"] [ARGS="nodes --minutes 30 --rate 10"]
+
+  messages  so many generated messages of each kind through every decoder and every callback (fuzz.py)
+  frames    so many frames of every kind through the state machine, without networks
+  nodes     vo_node and the three split nodes see the same camera while one fault follows the other (soak_nodes.py)
+
+Without a word all three, one after the other. Exit code 1 when something did not hold.
+"""
+
+import argparse
+import collections
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+import fuzz
+import hypothesis
+import rclpy
+
+
+def rss_mib():
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def counted(check, calls):
+    def one(message):
+        calls.append(None)
+        check(message)
+
+    return one
+
+
+def soak_messages(options):
+    """``count`` examples of each property; what was used, what was refused with which reason."""
+    many = hypothesis.settings(
+        max_examples=options.count,
+        deadline=None,
+        database=None,
+        phases=[hypothesis.Phase.generate],
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    rclpy.init(args=["--ros-args", "--log-level", "fatal"])
+    handlers, told = fuzz.Handlers(), {}
+    for messages, check in fuzz.PROPERTIES + handlers.properties:
+        fuzz.refusals.clear()
+        calls, before, start = [], rss_mib(), time.monotonic()
+        hypothesis.seed(options.seed)(many(hypothesis.given(messages)(counted(check, calls))))()
+        told[check.__name__] = {
+            "messages": len(calls),
+            "refused": sum(fuzz.refusals.values()),
+            "reasons": len(fuzz.refusals),
+            "seconds": round(time.monotonic() - start, 1),
+            "memory_mib": round(rss_mib() - before, 1),
+        }
+        print(f"{check.__name__}: {told[check.__name__]}", flush=True)
+    handlers.close()
+    rclpy.shutdown()
+    return told, []
+
+
+def soak_frames(options):
+    """``count`` frames, a fresh odometry for every policy; memory at a tenth and at the end."""
+    start, states, memory = time.monotonic(), collections.Counter(), []
+    policies = [("hold", "none"), ("predict", "network"), ("stop", "camera_height"), ("hold", "median_depth")]
+    done = 0
+    for index, (policy, scale_source) in enumerate(policies):
+        frames = fuzz.Frames(options.seed + index, lost_policy=policy, scale_source=scale_source, refine=False)
+        for count in range(options.count // len(policies)):
+            if count % 1000 == 0:
+                memory.append(rss_mib())
+                if time.monotonic() - start > options.most_minutes * 60 * (index + 1) / len(policies):
+                    break
+            frames.step()
+            done += 1
+        states.update({state.value: n for state, n in frames.states.items()})
+    seconds = time.monotonic() - start
+    grown = memory[-1] - memory[len(memory) // 10]
+    told = {"frames": done, "seconds": round(seconds), "states": dict(states), "memory_grown_mib": round(grown, 1)}
+    print(f"frames: {told}", flush=True)
+    failures = [] if grown < 20.0 else [f"frames: memory grew by {grown:.1f} MiB"]
+    if done < options.count // len(policies) * len(policies):
+        print(f"frames: stopped after {options.most_minutes:g} minutes, before {options.count}")
+    return told, failures
+
+
+def soak_nodes(options):
+    import soak_nodes as nodes
+
+    return nodes.soak(options)
+
+
+PARTS = {"messages": soak_messages, "frames": soak_frames, "nodes": soak_nodes}
+DEFAULT_COUNT = {"messages": 10_000, "frames": 1_000_000}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", nargs="?", choices=PARTS, help="default: all of them")
+    parser.add_argument("--count", type=int, help="messages of each kind (10000), frames (1000000)")
+    parser.add_argument("--most-minutes", type=float, default=30.0, help="frames: stop after so long (default: 30)")
+    parser.add_argument("--minutes", type=float, default=30.0, help="nodes: how long (default: 30)")
+    parser.add_argument("--rate", type=float, default=30.0, help="nodes: images a second (default: 30)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("out/soak"), help="folder of the results")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    count, failures = options.count, []
+    for part in [options.part] if options.part else PARTS:
+        options.count = count or DEFAULT_COUNT.get(part)
+        told, wrong = PARTS[part](options)
+        (options.out / f"{part}.json").write_text(json.dumps(told, indent=1) + "\n")
+        failures += wrong
+    for failure in failures:
+        print(f"soak: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
