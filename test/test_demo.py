@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import time
@@ -179,4 +180,11 @@ def test_demo_from_end_to_end(tmp_path):
     for name in ("trajectory.png", "frames.png", "cloud.png"):
         assert cv2.imread(str(tmp_path / name)).std() > 10, name
     assert len((tmp_path / "trajectory.tum").read_text().splitlines()) == 1 + 6
-    assert (tmp_path / "bag" / "metadata.yaml").is_file()
+    # The bag is an MCAP with everything that the Foxglove layout shows.
+    from rosbags.rosbag2 import Reader
+
+    assert list((tmp_path / "bag").glob("*.mcap"))
+    with Reader(tmp_path / "bag") as reader:
+        recorded = {connection.topic for connection in reader.connections if connection.msgcount}
+    shown = set(re.findall(r'"(/[a-z_/]+)', (ROOT / "config" / "foxglove.json").read_text()))
+    assert {"/points", "/matches/image", "/odom", "/status"} <= shown <= recorded
