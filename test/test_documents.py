@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,27 @@ def test_every_command_can_still_be_given(document):
             assert importlib.util.find_spec(module), line
         for file in re.findall(r"(?<![\w/.])((?:config|models|launch|demo|test|docs)/[\w/]+\.\w+)", line):
             assert (ROOT / file).exists(), line
+
+
+def examples() -> list[str]:
+    """The commands of ours that are given with arguments, and so should run as they stand."""
+    lines = [line for document in DOCUMENTS for line in commands(document)]
+    ours = r"(\.venv/bin/)?depth_pose [\w-]+ [^-\s]|make (demo|benchmark) .*ARGS=|ros2 run depth_pose_ros check_camera "
+    return sorted({line for line in lines if re.match(ours, line) and "..." not in line})
+
+
+@pytest.mark.parametrize("line", examples())
+def test_the_parser_takes_the_example(line):
+    from benchmark import __main__ as benchmark
+    from depth_pose_ros.demo import __main__ as demo
+
+    words = shlex.split(re.sub(r"\bFX FY CX CY\b", "500 500 320 240", line))
+    if words[0] == "make":
+        (given,) = (word.removeprefix("ARGS=") for word in words if word.startswith("ARGS="))
+        {"demo": demo, "benchmark": benchmark}[words[1]].parse(shlex.split(given))
+        return
+    name, *arguments = ["check-camera", *words[4:]] if words[0] == "ros2" else words[1:]
+    module = pytest.importorskip(cli.COMMANDS[name].module)
+    parser = argparse.ArgumentParser()
+    module.add_arguments(parser)
+    parser.parse_args(arguments)
