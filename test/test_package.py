@@ -57,6 +57,15 @@ def test_every_console_script_exists():
         assert "\ndef main(" in text and (name, executables.__name__, name) in scripts, name
 
 
+def test_without_ros_an_executable_says_so_in_one_sentence():
+    code = "import sys; sys.modules['rclpy'] = None; from depth_pose_ros.nodes import __main__ as m; "
+    for name in ("vo_node", "check_camera"):
+        words = [sys.executable, "-c", f"{code}sys.exit(m.start('{name}', []))"]
+        result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+        assert result.returncode == 1 and result.stderr.count("\n") == 1, result.stderr
+        assert result.stderr.startswith(f"{name}: ") and "rclpy" in result.stderr and "source a ROS 2" in result.stderr
+
+
 def test_walls_between_the_rooms_hold():
     pytest.importorskip("importlinter")
     check = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c(['--no-cache'])"]

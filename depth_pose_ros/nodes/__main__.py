@@ -28,7 +28,13 @@ def start(name: str, arguments: list[str] | None = None) -> int:
     """Import one executable and run it. Returns its exit code."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, lambda *_: os._exit(0)) for number in numbers}
-    main = importlib.import_module(f"depth_pose_ros.nodes.{name}").main
+    try:
+        main = importlib.import_module(f"depth_pose_ros.nodes.{name}").main
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("depth_pose_ros"):
+            raise
+        print(f"{name}: {error}; source a ROS 2 installation first, or use the .venv that make made", file=sys.stderr)
+        return 1
     for number in numbers:
         signal.signal(number, before[number])
     return main(arguments)
