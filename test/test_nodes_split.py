@@ -104,7 +104,7 @@ def poses(odometry):
 
 def test_split_nodes_give_what_vo_node_gives(nodes, peer):
     room = Room(CAMERA)
-    T, step = np.eye(4), make_pose(so3_exp(np.array([0.0, -0.02, 0.0])), np.array([0.0, 0.0, 0.15]))
+    T, step = np.eye(4), make_pose(so3_exp(np.array([0.0, -0.02, 0.0])), np.array([0.0, 0.0, 0.25]))
     T[2, 3] = -3.0
     sent = []
     for index in range(6):

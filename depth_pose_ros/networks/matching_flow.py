@@ -2,10 +2,13 @@
 
 Features are compared, not decoded: at 1/8 every cell of image 1 is compared with every cell of image 2 and a
 soft-argmax around the best one gives the flow (as GMFlow, Xu et al., CVPR 2022, does globally); at 1/4 the second
-features are warped by it and a soft-argmax over a 9x9 window adds the sub-pixel part. Since the gradient goes straight
-into the features, it learns within minutes where a cost-volume decoder (PWC-Net) stays at zero flow for thousands of
-steps. Two light heads then repair what has no match (occlusions, leaving pixels, blank walls) and say how far each
-vector may be off.
+features are warped by it and a soft-argmax over a 5x5 window makes it finer. Since the gradient goes straight into the
+features, it learns within minutes where a cost-volume decoder (PWC-Net) stays at zero flow for thousands of steps. Two
+light heads repair what has no match (occlusions, leaving pixels, blank walls).
+
+Features of cells of 4 pixels tell little below half a pixel, the brightness of the images does: one step of Lucas and
+Kanade from that flow measures the rest, and a third head decides where to believe it and says how far each vector may
+be off.
 
 The features of an image are computed once: `encode` per frame, `match` per pair, both directions from one similarity.
 """
@@ -21,6 +24,9 @@ from torch import Tensor, nn
 from depth_pose_ros.networks.correlation import local_correlation
 from depth_pose_ros.networks.warp import warp
 
+DAMPING = 1e-3
+"""Added to the squared gradients in `lucas_kanade`, in variances of the image: where they are less, nothing is seen."""
+
 
 @dataclass(frozen=True)
 class MatchingFlowConfig:
@@ -28,15 +34,15 @@ class MatchingFlowConfig:
 
     channels: tuple[int, int, int, int] = (24, 48, 72, 96)
     """Encoder widths at 1/2, 1/4, 1/8, 1/16."""
-    feature_8: int = 96
+    feature_8: int = 48
     """Channels compared at 1/8."""
     feature_4: int = 48
     """Channels compared at 1/4."""
     context: tuple[int, int] = (32, 16)
     """Channels of the first image that the heads at 1/8 and 1/4 see."""
     head: tuple[int, int] = (48, 32)
-    """Width of the heads at 1/8 and 1/4."""
-    radius: int = 4
+    """Width of the head at 1/8 and of the two at 1/4."""
+    radius: int = 2
     """Half the search window at 1/4, cells."""
 
 
@@ -51,6 +57,8 @@ class Features(NamedTuple):
     """(B, context[0], H/8, W/8)"""
     context_4: Tensor
     """(B, context[1], H/4, W/4)"""
+    light_2: Tensor
+    """(B, 1, H/2, W/2) brightness, with mean 0 and variance 1 over the image; not learned."""
 
 
 class ResidualBlock(nn.Module):
@@ -71,23 +79,22 @@ class ResidualBlock(nn.Module):
 
 
 class Head(nn.Module):
-    """Dilated convolutions that turn matching evidence and context into a flow correction and log sigma."""
+    """Dilated convolutions that turn evidence of the motion and context into flow corrections and log sigma."""
 
-    def __init__(self, inputs: int, width: int, dilations: tuple[int, ...]) -> None:
+    def __init__(self, inputs: int, width: int, dilations: tuple[int, ...], outputs: int = 3) -> None:
         super().__init__()
         self.first = nn.Conv2d(inputs, width, 1)
         self.body = nn.ModuleList(nn.Conv2d(width, width, 3, padding=d, dilation=d) for d in dilations)
-        self.last = nn.Conv2d(width, 3, 3, padding=1)
+        self.last = nn.Conv2d(width, outputs, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, inputs, H, W) -> correction (B, 2, H, W) and log sigma (B, 1, H, W)."""
+        """(B, inputs, H, W) -> outputs (B, outputs, H, W) and what they come from (B, width, H, W)."""
         x = F.relu(self.first(x))
         for conv in self.body:
             x = x + F.relu(conv(x))
-        y = self.last(x)
-        return y[:, :2], y[:, 2:3]
+        return self.last(x), x
 
 
 class MatchingFlow(nn.Module):
@@ -99,7 +106,7 @@ class MatchingFlow(nn.Module):
 
     stride = 4
     multiple_of = 16
-    features: ClassVar[dict[str, int]] = {"match_8": 8, "match_4": 4, "context_8": 8, "context_4": 4}
+    features: ClassVar[dict[str, int]] = {"match_8": 8, "match_4": 4, "context_8": 8, "context_4": 4, "light_2": 2}
     """What `encode` gives, by name, with the image pixels per cell of each."""
 
     def __init__(self, config: MatchingFlowConfig | None = None) -> None:
@@ -122,8 +129,11 @@ class MatchingFlow(nn.Module):
         window = (2 * config.radius + 1) ** 2
         self.head_8 = Head(config.context[0] + 4, config.head[0], (1, 2, 4, 8))
         self.head_4 = Head(config.context[1] + window + 4, config.head[1], (1, 2))
+        self.refine_4 = Head(config.head[1] + 11, config.head[1], (1, 2), outputs=4)
         self.log_sharpness_8 = nn.Parameter(torch.tensor(2.5))
         self.log_sharpness_4 = nn.Parameter(torch.tensor(2.5))
+        self.prior_4 = nn.Parameter(torch.tensor(0.1))
+        """What a shift by one cell loses at 1/4; d cells lose d^2 times as much."""
         self.log_prior = nn.Parameter(torch.tensor(-1.0))
         """Weight of the prior that cells move little; the similarity at distance d (in 16 cells) loses prior * d^2."""
 
@@ -140,6 +150,7 @@ class MatchingFlow(nn.Module):
             unit_length(self.match_4(x4)),
             F.relu(self.context_8(x8)),
             F.relu(self.context_4(x4)),
+            brightness(image),
         )
 
     def similarity_8(self, match_1: Tensor, match_2: Tensor) -> Tensor:
@@ -162,8 +173,8 @@ class MatchingFlow(nn.Module):
     def match(self, features_1: Sequence[Tensor], features_2: Sequence[Tensor]) -> dict[str, Tensor]:
         """Flow both ways: forward and backward (B, 2, H/4, W/4) px, sigma (B, 1, H/4, W/4) px of the forward one."""
         out = self.match_all(Features(*features_1), Features(*features_2))
-        forward, backward = out["flow_4"].chunk(2)
-        return {"forward": forward, "backward": backward, "sigma": out["log_sigma_4"].chunk(2)[0].exp()}
+        forward, backward = out["flow"].chunk(2)
+        return {"forward": forward, "backward": backward, "sigma": out["log_sigma"].chunk(2)[0].exp()}
 
     def match_all(self, features_1: Features, features_2: Features) -> dict[str, Tensor]:
         """Everything `match` computes, both directions stacked along the batch (forward first), for training."""
@@ -172,19 +183,27 @@ class MatchingFlow(nn.Module):
 
         similarity = self.similarity_8(features_1.match_8, features_2.match_8)
         matched_8, evidence = match_both_ways(similarity, features_1.match_8)
-        delta, log_sigma_8 = self.head_8(torch.cat([first.context_8, matched_8 / 32.0, evidence], 1))
-        flow_8 = matched_8 + 32.0 * delta
+        out_8, _ = self.head_8(torch.cat([first.context_8, matched_8 / 32.0, evidence], 1))
+        flow_8, log_sigma_8 = matched_8 + 32.0 * out_8[:, :2], out_8[:, 2:]
 
         coarse = F.interpolate(flow_8, scale_factor=2.0, mode="bilinear")
-        warped = warp(second.match_4, coarse / 4.0)
-        cost = local_correlation(first.match_4, warped, self.config.radius) * self.log_sharpness_4.exp()
-        shift, best = soft_argmax(cost, self.config.radius)
+        cost = local_correlation(first.match_4, warp(second.match_4, coarse / 4.0), self.config.radius)
+        cost = cost * self.log_sharpness_4.exp()
+        penalty = self.prior_4 * window_offsets(self.config.radius, cost).square().sum(1)
+        shift, best = soft_argmax(cost - penalty[:, None, None], self.config.radius)
         shift = shift * 4.0
         matched_4 = coarse + shift
         upsigma = F.interpolate(log_sigma_8, scale_factor=2.0, mode="bilinear")
         evidence_4 = torch.cat([first.context_4, cost / 8.0, shift / 8.0, upsigma, best], 1)
-        delta, log_sigma_4 = self.head_4(evidence_4)
-        flow_4 = matched_4 + 8.0 * delta
+        out_4, seen = self.head_4(evidence_4)
+        flow_4 = matched_4 + 8.0 * out_4[:, :2]
+
+        # The head decides how far to follow the measurement, which hardly depends on its start, and mends the rest.
+        with torch.no_grad():
+            measured, evidence = lucas_kanade(first.light_2, second.light_2, flow_4)
+        out, _ = self.refine_4(torch.cat([seen, evidence], 1))
+        flow = flow_4 + out[:, :1].sigmoid() * (measured - flow_4) + 4.0 * out[:, 1:3]
+        log_sigma = out_4[:, 2:] + out[:, 3:]
         return {
             "similarity": similarity,
             "matched_8": matched_8,
@@ -192,7 +211,8 @@ class MatchingFlow(nn.Module):
             "log_sigma_8": log_sigma_8,
             "matched_4": matched_4,
             "flow_4": flow_4,
-            "log_sigma_4": log_sigma_4,
+            "flow": flow,
+            "log_sigma": log_sigma,
         }
 
     def forward(self, image_1: Tensor, image_2: Tensor) -> dict[str, Tensor]:
@@ -231,6 +251,52 @@ def soft_argmax(cost: Tensor, radius: int) -> tuple[Tensor, Tensor]:
     offsets = window_offsets(radius, cost)
     sums = F.conv2d(weight, torch.cat([offsets, torch.ones_like(offsets[:, :1])], 1).t()[:, :, None, None])
     return sums[:, :2] / sums[:, 2:], 1.0 / sums[:, 2:]
+
+
+def brightness(image: Tensor) -> Tensor:
+    """Brightness (B, 1, H/2, W/2) of images (B, 3, H, W) BGR, smoothed, with mean 0 and variance 1 over each image."""
+    tap = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=image.dtype, device=image.device) / 8.0
+    luma = torch.tensor([0.114, 0.587, 0.299], dtype=image.dtype, device=image.device)
+    kernel = luma[None, :, None, None] * tap[:, None] * tap
+    with torch.autocast(image.device.type, enabled=False):
+        return F.instance_norm(F.conv2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), kernel, stride=2))
+
+
+def box(values: Tensor) -> Tensor:
+    """Mean over the 5x5 cells around each cell; outside the map nothing counts."""
+    return F.avg_pool2d(values, 5, 1, 2, count_include_pad=False)
+
+
+def lucas_kanade(light_1: Tensor, light_2: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+    """One step of Lucas and Kanade (1981) from a flow: its sub-pixel part, measured on the brightness.
+
+    light_1, light_2: (B, 1, H/2, W/2) from `brightness`. flow: (B, 2, H/4, W/4) px of the input. The flow is smoothed
+    first, over the window of the step (5x5 cells, 20 px), since an error that changes within it cannot be measured.
+
+    Returns the measured flow (B, 2, H/4, W/4) px and how much to make of it (B, 11, H/4, W/4): the step, the changes
+    by the smoothing before and by another one after it, strength and direction of the texture, and what was left of
+    the difference in brightness before the step.
+    """
+    smooth = box(flow)
+    moved = warp(light_2, F.interpolate(smooth, scale_factor=2.0, mode="bilinear") / 2.0)
+    change, mean = moved - light_1, (moved + light_1) / 2.0
+    # Half the central difference, 0 at the border.
+    along_x = F.pad(mean[:, :, :, 2:] - mean[:, :, :, :-2], (1, 1)) / 2.0
+    along_y = F.pad(mean[:, :, 2:] - mean[:, :, :-2], (0, 0, 1, 1)) / 2.0
+    first = torch.cat([along_x, along_y, change], 1)
+    second = torch.cat([first * first, along_x * along_y, first[:, :2] * change], 1)
+    sums = box(F.avg_pool2d(torch.cat([first, second], 1), 2))
+    # Without the means: a change of the light within the window is no motion.
+    x, y, t, xx, yy, tt, xy, xt, yt = sums.split(1, 1)
+    xx, yy, tt = xx - x * x + DAMPING, yy - y * y + DAMPING, tt - t * t + DAMPING
+    xy, xt, yt = xy - x * y, xt - x * t, yt - y * t
+    determinant, trace = xx * yy - xy * xy, xx + yy
+    step = torch.cat([xy * yt - yy * xt, xy * xt - xx * yt], 1) / determinant
+    measured = smooth + (2.0 * step).clamp(-3.0, 3.0)
+    strength = torch.cat([trace, determinant / trace, tt], 1).log() / 4.0
+    direction = torch.cat([xx - yy, 2.0 * xy], 1) / trace
+    changes = torch.cat([measured - smooth, flow - smooth, measured - box(measured)], 1).clamp(-3.0, 3.0) / 2.0
+    return measured, torch.cat([changes, strength, direction], 1)
 
 
 def match_both_ways(similarity: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:

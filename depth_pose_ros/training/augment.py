@@ -28,14 +28,15 @@ def recoloured(sample: Sample, rng: np.random.Generator) -> Sample:
 
 def flow_item(rng: np.random.Generator, sample: Sample, width: int, height: int) -> dict[str, Tensor]:
     """One training item for flow: a crop of width x height, flipped, with camera effects."""
-    sample = recoloured(sample, rng)
     full_h, full_w = sample.image_1.shape[1:]
     x = int(rng.integers(0, full_w - width + 1))
     y = int(rng.integers(0, full_h - height + 1))
     window = np.s_[..., y : y + height, x : x + width]
-    images = [np.asarray(i)[window].astype(np.float32) / 255.0 for i in (sample.image_1, sample.image_2)]
-    flows = [np.asarray(f)[window].astype(np.float32) for f in (sample.flow_forward, sample.flow_backward)]
-    hidden = [np.asarray(o)[window].astype(np.float32)[None] for o in (sample.occluded_1, sample.occluded_2)]
+    seen = ("image_1", "image_2", "flow_forward", "flow_backward", "occluded_1", "occluded_2")
+    sample = recoloured(replace(sample, **{name: getattr(sample, name)[window] for name in seen}), rng)
+    images = [np.asarray(i).astype(np.float32) / 255.0 for i in (sample.image_1, sample.image_2)]
+    flows = [np.asarray(f).astype(np.float32) for f in (sample.flow_forward, sample.flow_backward)]
+    hidden = [np.asarray(o).astype(np.float32)[None] for o in (sample.occluded_1, sample.occluded_2)]
     if rng.random() < 0.5:
         images, flows, hidden = ([v[..., ::-1] for v in values] for values in (images, flows, hidden))
         flows = [f * np.array([-1, 1], np.float32)[:, None, None] for f in flows]

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from depth_pose_ros.errors import ConfigError
-from depth_pose_ros.networks.matching_flow import MatchingFlow
+from depth_pose_ros.networks.matching_flow import Features, MatchingFlow
 from depth_pose_ros.networks.small_depth import SmallDepth
 from depth_pose_ros.training.augment import depth_item, flow_item
 from depth_pose_ros.training.supervised import depth_loss, flow_loss
@@ -131,9 +131,13 @@ class FlowStageA(StageA):
         return flow_item(rng, sample, width, height)
 
     def terms(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        features_1, features_2 = self.network.encode(batch["image_1"]), self.network.encode(batch["image_2"])
-        out = self.network.match_all(features_1, features_2)
-        return flow_loss(out, batch["forward"], batch["backward"], batch["hidden_1"], batch["hidden_2"])
+        images = torch.cat([batch["image_1"], batch["image_2"]])
+        both = self.network.encode(images.contiguous(memory_format=torch.channels_last))
+        # Half precision (--precision bf16-mixed) is for the encoder: it is most of the work and bears it.
+        with torch.autocast(images.device.type, enabled=False):
+            pairs = [x.float().chunk(2) for x in both]
+            out = self.network.match_all(Features(*(p[0] for p in pairs)), Features(*(p[1] for p in pairs)))
+            return flow_loss(out, batch["forward"], batch["backward"], batch["hidden_1"], batch["hidden_2"])
 
 
 class DepthStageA(StageA):

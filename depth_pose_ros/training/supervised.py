@@ -78,17 +78,23 @@ def flow_loss(out: dict[str, Tensor], forward: Tensor, backward: Tensor, hidden_
     visible_4 = 1.0 - hidden_4
     weight_4 = visible_4 + OCCLUDED_WEIGHT * hidden_4
     coarse = F.interpolate(out["flow_8"].detach(), scale_factor=2.0, mode="bilinear")
-    reach = ((coarse - truth_4).abs().amax(1, keepdim=True) < 14.0).float() * visible_4
+    reach = ((coarse - truth_4).abs().amax(1, keepdim=True) < 7.0).float() * visible_4
     terms["matched_4"] = weighted_mean(robust(end_point_error(out["matched_4"], truth_4) / 4.0), reach)
-    error_4 = end_point_error(out["flow_4"], truth_4)
-    terms["flow_4"] = weighted_mean(robust(error_4 / 4.0), weight_4)
-    log_sigma = out["log_sigma_4"].clamp(-4.0, 6.0)
-    terms["sigma"] = weighted_mean(error_4.detach() * (-log_sigma).exp() + log_sigma, weight_4)
+    terms["flow_4"] = weighted_mean(robust(end_point_error(out["flow_4"], truth_4) / 4.0), weight_4)
+    error = end_point_error(out["flow"], truth_4)
+    terms["flow"] = weighted_mean(robust(error / 4.0), weight_4)
+    log_sigma = out["log_sigma"].clamp(-4.0, 6.0)
+    terms["sigma"] = weighted_mean(error.detach() * (-log_sigma).exp() + log_sigma, weight_4)
     terms["loss"] = (
-        0.5 * terms["cells"] + terms["flow_8"] + 2.0 * terms["matched_4"] + 4.0 * terms["flow_4"] + 0.1 * terms["sigma"]
+        0.5 * terms["cells"]
+        + terms["flow_8"]
+        + terms["matched_4"]
+        + 2.0 * terms["flow_4"]
+        + 4.0 * terms["flow"]
+        + 0.1 * terms["sigma"]
     )
-    terms["epe"] = weighted_mean(error_4.detach(), visible_4)
-    terms["under_1px"] = weighted_mean((error_4.detach() < 1.0).float(), visible_4)
+    terms["epe"] = weighted_mean(error.detach(), visible_4)
+    terms["under_1px"] = weighted_mean((error.detach() < 1.0).float(), visible_4)
     return terms
 
 
