@@ -37,6 +37,7 @@ UP = np.array([0.0, -1.0, 0.0])  # of a camera that is mounted level
 SHORT_STEP = 0.15  # s between frames, above which a camera need not go on as before: a hand turns around in a third
 DOUBTED = 2.0  # times the standard deviation, above which a motion is believed only if it is one the camera can make
 REST_FACTOR = 2.0  # on the threshold of standing still, for turning: what stands still may shake
+REST_NOISE = 3.0  # times the noise of the matches: of a camera at rest so much parallax is that noise
 
 
 class VisualOdometry:
@@ -376,6 +377,8 @@ class VisualOdometry:
         focal, still_px = _focal(view.camera), self._still_px(view.camera)
         state, model, reason = State.TRACKING, motion.model, ""
         R, t, C = motion.R, motion.t * pair.length, motion.covariance
+        if reference.at_rest:
+            still_px = max(still_px, REST_NOISE * motion.noise_px)
         turn_px = still_px * (REST_FACTOR if reference.at_rest else 1.0)
         if pair.resting or (motion.parallax_px < still_px and motion.flow_px < turn_px):
             state, model, R, t = State.STATIONARY, "stationary", np.eye(3), np.zeros(3)

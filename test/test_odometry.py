@@ -147,6 +147,20 @@ def test_at_rest_nothing_drifts(depth):
     assert corridor.see(DRIVE[2]).state is State.TRACKING
 
 
+def test_noise_is_no_motion_of_a_camera_at_rest():
+    """When it gets dark, matches err by more than the threshold of standing still."""
+    corridor, rng = Corridor(SceneDepth(), scale_source="network", stationary_px=0.3), np.random.default_rng(0)
+    for i in range(9):
+        sigma = 1.0 if i < 3 else 5.0
+        frame = corridor.frame(
+            DRIVE[0], lambda gray, sigma=sigma: (0.3 * gray + 80 + rng.normal(0, sigma, gray.shape)).astype(np.uint8)
+        )
+        estimate = corridor.odometry.process(frame)
+        assert i == 0 or estimate.state is State.STATIONARY, i
+        np.testing.assert_array_equal(estimate.T_odom_camera, np.eye(4))
+    assert estimate.parallax_px > 0.3 * CAMERA.width / 1000
+
+
 def test_slow_motion_adds_up():
     corridor = Corridor(SceneDepth(), scale_source="network")
     states = []
