@@ -28,6 +28,7 @@ PARTS = {
     "stages": "what each step of a frame costs, and memory",
     "side_by_side": "this package beside KLT and DIS with MAGSAC, and its solver beside others on the same matches",
     "accuracy": "error and cost at each size, backend, number of matches and choice of the solver",
+    "covariance": "errors on rendered sequences in units of what the odometry says of itself, by type of motion",
     "node": "the nodes over DDS: highest rate and latency; one process beside split nodes",
     "sustained": "vo_node for minutes at one rate: losses, latency, memory",
     "standing": "a camera that stands still for minutes: how far the pose drifts",
@@ -103,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
     for part in options.parts or PARTS:
         try:
             failures += _run(part, options)
-        except (DepthPoseError, OSError) as error:
+        except (DepthPoseError, OSError, ImportError) as error:
             failures.append(f"{part}: {error}")
         except KeyboardInterrupt:
             print(f"benchmark: interrupted in part {part}", file=sys.stderr)

@@ -86,6 +86,30 @@ def sustained_chart(path: Path, table: Path, document: dict[str, Any]) -> None:
     _save(figure, path)
 
 
+def covariance_chart(path: Path, document: dict[str, Any]) -> None:
+    """How many errors lie within 1, 2 and 3 sigma of the covariance, by type of motion and by what is judged. SVG."""
+    from matplotlib.figure import Figure
+
+    inside = document["details"]["inside"]
+    motions = [motion for motion in inside if "direction" in inside[motion]]
+    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    kinds = {"rotation": "networks", "direction": "geometry", "length": "ROS", "path": "image"}
+    for column, (axes, motion) in enumerate(zip(figure.subplots(1, len(motions), sharey=True), motions)):
+        for row, (kind, colour) in enumerate(kinds.items()):
+            shares = [100 * share for share in inside[motion][kind]]
+            axes.bar([i + 0.2 * row for i in range(3)], shares, 0.18, color=COLOURS[colour], label=kind)
+        for i, expected in enumerate((68.3, 95.4, 99.7)):
+            axes.hlines(expected, i - 0.12, i + 0.72, color=INK, linewidth=1.2)
+        axes.set_xticks([0.3, 1.3, 2.3], ["1 sigma", "2 sigma", "3 sigma"])
+        axes.set_title(motion, fontsize=10, color=INK)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(colors=MUTED, length=0)
+        if not column:
+            axes.set_ylabel("errors inside, %", color=MUTED)
+            figure.legend(frameon=False, ncols=4, loc="outside lower center", fontsize=9, labelcolor=INK)
+    _save(figure, path)
+
+
 def _save(figure: Any, path: Path) -> None:
     import matplotlib
 

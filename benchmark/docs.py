@@ -35,6 +35,9 @@ def write() -> list[Path]:
     if stages := read(RESULTS, "stages"):
         written.append(IMAGES / "stages.svg")
         chart.stages_chart(written[-1], stages)
+    if covariance := read(RESULTS, "covariance"):
+        written.append(IMAGES / "covariance.svg")
+        chart.covariance_chart(written[-1], covariance)
     sustained, table = read(RESULTS, "sustained"), RESULTS / "sustained.csv"
     if sustained and table.is_file():
         written.append(IMAGES / "sustained.svg")

@@ -175,9 +175,9 @@ class OdometryConfig(Tunables):
         maximum=20.0,
     )
     shared_error_px: float = tunable(
-        0.3,
-        "Error that all matches of a frame may have in common: no rotation or translation is said to be known better "
-        "than this. In pixels of an image 1000 pixels wide.",
+        0.05,
+        "Error that neighbouring matches, and all of a frame, have in common at least: no motion is said to be known "
+        "better than this allows. In pixels of an image 1000 pixels wide.",
         unit="px",
         minimum=0.0,
         maximum=20.0,

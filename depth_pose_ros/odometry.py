@@ -325,6 +325,7 @@ class VisualOdometry:
                 depth_1,
                 guesses=((guess[:3, :3], guess[:3, 3]),),
                 min_parallax_px=self._still_px(camera),
+                shared_px=self.config.shared_error_px * camera.width / 1000.0,
             )
         agreeing, limit = int(np.count_nonzero(motion.inliers)), MAX_NOISE_PX * camera.width / 1000.0
         if motion.noise_px > limit:
@@ -400,11 +401,12 @@ class VisualOdometry:
                 self._unit.measure(self.config, view, pair)
         factor, scale = self._unit.scale(self.config, view, pair)
 
-        unit = np.diag([pair.length * factor] * 3 + [1.0] * 3)
+        raw = pair.distance if motion.model == "rotation" else pair.length
+        unit = np.diag([raw * factor] * 3 + [1.0] * 3)
         C = covariance.of_pose_in_first_view(R, factor * t, unit @ C @ unit, scale.spread if moved else 0.0)
         if not moved:  # but what would be too small to be seen
             unseen_px = min(motion.parallax_px, still_px)
-            C[:3, :3] = (factor * pair.distance * unseen_px / focal) ** 2 * np.eye(3)
+            C[:3, :3] += (factor * pair.distance * unseen_px / focal) ** 2 * np.eye(3)
         # What all matches of a frame may have in common does not show in how far they differ.
         shared = self.config.shared_error_px * view.camera.width / 1000.0 / focal
         C += np.diag([(factor * pair.distance * shared) ** 2] * 3 + [shared**2] * 3)
@@ -418,10 +420,18 @@ class VisualOdometry:
         )
         view.at_rest = state is State.STATIONARY
         reference.at_rest |= view.at_rest
+        view.since = reference.stamp_ns, C
         # In the axes of the previous frame; with the errors of both where that one too hangs on an older reference.
         previous = max(reference, self._tracked, key=lambda one: one.stamp_ns)
+        if reference is not previous:
+            hangs = previous.since is not None and previous.since[0] == reference.stamp_ns
+            C = covariance.of_difference(
+                C,
+                previous.since[1] if hangs else C,
+                reference.T_odom_camera[:3, :3].T @ (view.T_odom_camera - previous.T_odom_camera)[:3, 3],
+            )
         turn = np.kron(np.eye(2), previous.T_odom_camera[:3, :3].T @ reference.T_odom_camera[:3, :3])
-        C = turn @ C @ turn.T * (1.0 if reference is previous else 2.0)
+        C = turn @ C @ turn.T
         estimate = self._estimate(view, previous, state, reason, model, C, scale, pair)
         self._coasting.see(estimate.T_previous_current, estimate.dt, factor * pair.distance)
         self._standard.see(estimate.inliers, view.look, estimate.dt)

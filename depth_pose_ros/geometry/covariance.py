@@ -5,6 +5,9 @@ import numpy as np
 from depth_pose_ros.geometry import se3
 from depth_pose_ros.geometry.robust import curvature_share, geman_mcclure
 
+COLUMNS = 12  # tiles across an image
+REACH = 3  # tiles over which errors of flow and of depth were seen to go together
+
 
 def by_cluster(values: np.ndarray, clusters: np.ndarray | None) -> np.ndarray:
     """Sums of (..., N) values over each cluster of (N,) non-negative ids: (..., C); the values themselves when None."""
@@ -16,7 +19,7 @@ def by_cluster(values: np.ndarray, clusters: np.ndarray | None) -> np.ndarray:
     return sums if values.ndim > 1 else sums[0]
 
 
-def tiles(points: np.ndarray, width: int, height: int, columns: int = 12) -> np.ndarray:
+def tiles(points: np.ndarray, width: int, height: int, columns: int = COLUMNS) -> np.ndarray:
     """(N, 2) pixels -> (N,) id of the square tile each lies in, ``columns`` of them across the image."""
     side = width / columns
     rows = max(1, round(height / side))
@@ -25,29 +28,58 @@ def tiles(points: np.ndarray, width: int, height: int, columns: int = 12) -> np.
     return y * columns + x
 
 
+def by_window(values: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """(k, N) values -> (k, B) sums over every square of REACH by REACH tiles, over REACH.
+
+    The sum of their squares is that of all pairs of tiles, each weighted by how far apart the two are: 1 for a tile and
+    itself, falling to 0 at REACH tiles (Conley, 1999).
+    """
+    rows = int(clusters.max()) // COLUMNS + 1
+    size = rows * COLUMNS
+    grid = np.stack([np.bincount(clusters, row, size) for row in values]).reshape(-1, rows, COLUMNS)
+    total = np.pad(grid, ((0, 0), (REACH, REACH - 1), (REACH, REACH - 1))).cumsum(1).cumsum(2)
+    sums = total[:, REACH:, REACH:] - total[:, :-REACH, REACH:] - total[:, REACH:, :-REACH]
+    return (sums + total[:, :-REACH, :-REACH]).reshape(len(values), -1) / REACH
+
+
 def estimator_covariance(
     jacobian: np.ndarray,
     residual: np.ndarray,
+    per_px: np.ndarray,
     squared: np.ndarray,
+    shared_px: float,
     clusters: np.ndarray,
-    prior_information: np.ndarray | None = None,
+    prior_information: np.ndarray | float = 0.0,
 ) -> np.ndarray:
-    """(k, k) covariance of a robust least-squares estimate whose errors go together inside clusters.
+    """(k, k) covariance of a robust least-squares estimate whose errors go together over parts of the image.
 
-    jacobian: (k, m N), residual: (m N,), both whitened and multiplied by the roots of the robust weights.
-    squared:  (N,) squared normalised residuals that the Geman-McClure weights were made of. clusters: (N,) ids.
+    jacobian: (k, 2 N), residual: (2 N,), both whitened and multiplied by the roots of the robust weights; across the
+              epipolar lines of all matches, then along them. per_px: (2 N,) what a pixel of error is in the residual.
+    squared:  (N,) squared normalised residuals that the Geman-McClure weights were made of. clusters: (N,) tiles.
+    shared_px: error that neighbours have in common beyond what the residuals still show: the estimate has fitted it.
     prior_information: (k, k) of what else the estimate was made from.
 
-    The sandwich estimator with clusters (Liang and Zeger, 1986): matches of one image region share the errors of their
-    flow, so two thousand of them are not two thousand measurements.
+    The sandwich estimator with spatial correlation: the flow and the depth of neighbours err together, so two thousand
+    matches are not two thousand measurements.
     """
-    repeats = jacobian.shape[1] // len(squared)
-    known = 0.0 if prior_information is None else prior_information
-    H = jacobian @ jacobian.T * curvature_share(geman_mcclure(squared)) + known
+    n = len(squared)
+    H = jacobian @ jacobian.T * curvature_share(geman_mcclure(squared)) + prior_information
     bread = np.linalg.inv(H + 1e-12 * np.eye(len(jacobian)))
-    score = by_cluster(jacobian * residual, np.tile(clusters, repeats))
-    used = max(int(np.count_nonzero(np.abs(score).sum(0))), 2)
-    return bread @ (score @ score.T * (used / (used - 1.0)) + known) @ bread
+    meat = prior_information
+    for part in (slice(0, n), slice(n, 2 * n)):
+        for values in (residual[part], shared_px * per_px[part]):
+            score = by_window(jacobian[:, part] * values, clusters)
+            meat = meat + score @ score.T
+    return bread @ meat @ bread
+
+
+def with_others(C: np.ndarray, away: np.ndarray, log_likelihoods: np.ndarray) -> np.ndarray:
+    """Covariance (k, k) of an estimate that may be one of several: C and what the others add.
+
+    away: (M, k) from the estimate to each of them. log_likelihoods: (M,) in nats.
+    """
+    shares = np.exp(log_likelihoods - log_likelihoods.max())
+    return C + (away.T * (shares / shares.sum())) @ away
 
 
 def of_pose_in_first_view(R: np.ndarray, t: np.ndarray, covariance: np.ndarray, scale_spread: float) -> np.ndarray:
@@ -72,3 +104,13 @@ def along_path(T_a_b: np.ndarray, C_a_b: np.ndarray, T_b_c: np.ndarray, C_b_c: n
     G = np.zeros((6, 6))
     G[:3, :3] = G[3:, 3:] = R
     return F @ C_a_b @ F.T + G @ C_b_c @ G.T
+
+
+def of_difference(C_a_c: np.ndarray, C_a_b: np.ndarray, way: np.ndarray) -> np.ndarray:
+    """Covariance (6, 6) of T_b_c, turned into the axes of a, from those of T_a_c and T_a_b.
+
+    way: (3,) from b to c in the axes of a.
+    """
+    G = -np.eye(6)
+    G[:3, 3:] = se3.hat(way)
+    return C_a_c + G @ C_a_b @ G.T

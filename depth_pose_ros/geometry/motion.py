@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from depth_pose_ros.geometry import pnp, se3, two_view
-from depth_pose_ros.geometry.covariance import estimator_covariance
+from depth_pose_ros.geometry.covariance import estimator_covariance, with_others
 from depth_pose_ros.geometry.likelihood import likelihood
+from depth_pose_ros.geometry.robust import MIN_NOISE_PX
 from depth_pose_ros.geometry.rotation import RotationFit, fit_rotation
 from depth_pose_ros.geometry.triangulation import signed_inverse_depth
 
@@ -16,9 +17,14 @@ MIN_KNOWN = 0.2  # share of the matches that must have a depth for it to be used
 DEPTH_SPREAD = 0.3  # relative standard deviation of depth, before it is compared with a motion
 UNKNOWN_SPREAD = 10.0  # the same where the depth is not known
 ROTATION_MARGIN = 0.03  # nats per match by which a translation must explain more than the rotation alone
-CERTAIN_TRANSLATION = 16.0  # chi-square, 3 degrees of freedom: chance alone gives this in 1 of 900 cases
+CERTAIN_TRANSLATION = 7.8  # chi-square, 3 degrees of freedom: chance alone gives this in 1 of 20 cases
 SAME_ROTATION = np.radians(0.2)  # motions that differ by less than this,
 SAME_COSINE = np.cos(np.radians(2.0))  # with directions closer than 2 degrees, lead to the same minimum
+SHARED_NOISE = 0.25  # error that neighbouring matches have in common, in the noise of one of them
+SHARED_FLOW = 0.003  # likewise, in the length of the flow
+INDEPENDENT = 10.0  # as many matches as the likelihood is to be believed of, for all their number
+LEFT_OUT = 10.0  # times the parallax that is seen may be hidden of a translation, in a turn that looks like it
+LENGTH_SHARE = 0.3  # of what a wrong rotation moves the matches, that is taken for parallax
 MAX_WEIGHT = 25.0  # no match counts as more than five times as certain as the median one
 INLIER_SIGMAS = 3.0
 NOISE_SLACK = 1.2  # by which all matches may be noisier than the few on which the hypotheses were made
@@ -29,7 +35,8 @@ class Motion:
     """``X_2 = R X_1 + t``.
 
     model:         "essential" (|t| = 1), "pnp" (t in the unit of the depth) or "rotation" (t = 0).
-    covariance:    (6, 6) of (dt, dr): ``t + dt, exp(dr) R``; for "essential" the length of t counts as exact.
+    covariance:    (6, 6) of (dt, dr): ``t + dt, exp(dr) R``; of "rotation" dt is in median distances. The length of t
+                   of "essential" is yet to be measured: it has what a wrong rotation and direction do to it.
     inliers:       (N,) bool.
     noise_px:      robust standard deviation of one coordinate of a match of median score.
     parallax_px:   median length of what the best rotation leaves of the flow.
@@ -98,14 +105,16 @@ def estimate_motion(
     depth_1: np.ndarray | None = None,
     guesses: tuple[tuple[np.ndarray, np.ndarray], ...] = (),
     min_parallax_px: float = 0.0,
+    shared_px: float = 0.0,
 ) -> Motion:
     """Motion from matches, and depth in view 1 if there is any.
 
     rays_1, rays_2:  (3, N) float64 with z = 1, N >= 8, finite. scores: (N,) > 0, about one over the expected error.
-    clusters:        (N,) int, the image region of each match: matches of one share the errors of flow and depth.
+    clusters:        (N,) int, the tile of each match (covariance.tiles): neighbours share the errors of flow and depth.
     depth_1:         (N,) along Z, NaN where unknown; None without any.
     guesses:         further (R, t) to start from, such as the previous motion; the length of t does not matter.
     min_parallax_px: below it there is no translation but one that depth makes certain.
+    shared_px:       error that neighbouring matches have in common at least.
 
     Matches alone leave the motion open where it is slow or the scene is a plane, and depth alone is only as good as the
     network. So PnP on the depth is a hypothesis beside sample consensus, the guesses, and the other motion under which
@@ -118,26 +127,30 @@ def estimate_motion(
     seen = _parallax(rotation, sample)
     fits = _hypotheses(sample, rotation, guesses, with_matches_alone=seen[0] >= min_parallax_px)
     if not fits:
-        return _without_translation(matches, seen)
+        return _without_translation(matches, seen, shared_px)
     noise = min(fit.noise_px for fit in fits)
     likelihoods = [sample.likelihood(fit.R, fit.t, noise) for fit in fits]
     best = max(range(len(fits)), key=lambda i: likelihoods[i][0])
     mean, spread = likelihoods[best]
-    if mean < sample.likelihood(rotation.R, np.zeros(3), noise)[0] + ROTATION_MARGIN:
-        return _without_translation(matches, seen)
+    turning = sample.likelihood(rotation.R, np.zeros(3), noise)[0]
+    others = [(fit.R, fit.t, of[0]) for fit, of in zip(fits, likelihoods, strict=True)]
+    others.append((rotation.R, np.zeros(3), turning))
+    if mean < turning + ROTATION_MARGIN:
+        return _doubted(_without_translation(matches, seen, shared_px), others, matches)
 
     if matches.inverse_depth is not None:
         # As certain as if each region had one depth: a network errs by regions, and thousands of its depths would else
         # outvote geometry.
         repeats = np.sqrt(len(scores) / len(np.unique(clusters)))
         matches = replace(matches, depth_spread=repeats * np.maximum(matches.depth_spread, spread))
-    fit = matches.refine(fits[best].R, fits[best].t, iterations=6, max_noise_px=NOISE_SLACK * noise)
+    fit = matches.refine(fits[best].R, fits[best].t, iterations=12, max_noise_px=NOISE_SLACK * noise)
     if seen[0] >= min_parallax_px:
-        return _conclude("essential", fit, clusters, seen)
-    motion = _conclude("pnp", fit, clusters, seen)
+        return _doubted(_conclude("essential", fit, matches, seen, shared_px), others, matches)
+    motion = _conclude("pnp", fit, matches, seen, shared_px)
     C = motion.covariance[:3, :3] + 1e-15 * np.eye(3)
-    is_certain = fit.t @ np.linalg.solve(C, fit.t) > CERTAIN_TRANSLATION
-    return motion if is_certain else _without_translation(matches, seen)
+    if fit.t @ np.linalg.solve(C, fit.t) < CERTAIN_TRANSLATION:
+        motion = _without_translation(matches, seen, shared_px)
+    return _doubted(motion, others, matches)
 
 
 def parallax(rays_1: np.ndarray, rays_2: np.ndarray, scores: np.ndarray, focal: float) -> tuple[float, float]:
@@ -200,23 +213,57 @@ def _is_new(R: np.ndarray, t: np.ndarray, fits: list[pnp.PoseFit]) -> bool:
     )
 
 
-def _without_translation(matches: _Matches, seen: tuple[float, float]) -> Motion:
-    return _conclude("rotation", fit_rotation(*matches.args), matches.clusters, seen)
+def _without_translation(matches: _Matches, seen: tuple[float, float], shared_px: float) -> Motion:
+    fit = fit_rotation(*matches.args, matches.inverse_depth)
+    left_out = LEFT_OUT * max(seen[0], MIN_NOISE_PX) / matches.focal
+    return _conclude("rotation", fit, matches, seen, shared_px, left_out**-2)
 
 
-def _conclude(model: str, fit: pnp.PoseFit | RotationFit, clusters: np.ndarray, seen: tuple[float, float]) -> Motion:
-    """The motion of a fit, with its covariance over the degrees of freedom that the model has."""
+def _conclude(
+    model: str,
+    fit: pnp.PoseFit | RotationFit,
+    matches: _Matches,
+    seen: tuple[float, float],
+    shared_px: float,
+    known: float = 0.0,
+) -> Motion:
+    """The motion of a fit, with its covariance over the degrees of freedom that the model has.
+
+    known: information on a translation that is left out.
+    """
     t = np.zeros(3) if model == "rotation" else fit.t
     free, unit = np.eye(6), np.eye(6)
-    if model == "rotation":
-        free = free[:, 3:]
-    elif model == "essential":
+    if model == "essential":
         length = np.linalg.norm(t)
         t = t / length
         unit[:3, :3] = (np.eye(3) - np.outer(t, t)) / length
         if not fit.has_length:
             free = pnp.freedoms(t)
     squared = (fit.residual_px / fit.noise_px) ** 2
-    C = estimator_covariance(free.T @ fit.jacobian, fit.residual, squared, clusters)
+    shared_px = math.hypot(SHARED_NOISE * fit.noise_px, SHARED_FLOW * seen[1], shared_px)
+    left_out = np.diag([known] * 3 + [0.0] * 3) if known else 0.0
+    C = estimator_covariance(
+        free.T @ fit.jacobian, fit.residual, fit.per_px, squared, shared_px, matches.clusters, left_out
+    )
     unit = unit @ free
-    return Motion(model, fit.R, t, unit @ C @ unit.T, squared < INLIER_SIGMAS**2, fit.noise_px, *seen)
+    C = unit @ C @ unit.T
+    if model == "essential":
+        turned_px = LENGTH_SHARE * matches.focal * math.sqrt(np.trace(C[3:, 3:]) / 3.0)
+        C[:3, :3] += (np.trace(C[:3, :3]) / 2.0 + (turned_px / max(seen[0], 1e-3)) ** 2) * np.outer(t, t)
+    inliers = squared < INLIER_SIGMAS**2
+    # What fits no motion throws doubt on what fits this one.
+    C /= max(np.mean(inliers), 0.1) ** 2
+    return Motion(model, fit.R, t, C, inliers, fit.noise_px, *seen)
+
+
+def _doubted(motion: Motion, others: list[tuple[np.ndarray, np.ndarray, float]], matches: _Matches) -> Motion:
+    """With what other motions (R, t, likelihood) add to its covariance, each as far as it may be the right one."""
+    away = np.zeros((len(others), 6))
+    for row, (R, t, _) in zip(away, others, strict=True):
+        row[3:] = se3.so3_log(R @ motion.R.T)
+        if motion.model == "essential":
+            row[:3] = t / (np.linalg.norm(t) or 1.0) - motion.t
+        elif matches.inverse_depth is not None:
+            row[:3] = t * (np.median(matches.inverse_depth) if motion.model == "rotation" else 1.0) - motion.t
+    likelihoods = INDEPENDENT * np.array([other[2] for other in others])
+    return replace(motion, covariance=with_others(motion.covariance, away, likelihoods))

@@ -28,7 +28,7 @@ class PoseFit:
     noise_px:       robust standard deviation of one coordinate of a match of weight one.
     jacobian:       (6, 2N) whitened and robustly weighted, of a small motion of view 2: ``R <- exp(dr) R,
                     t <- t + dt``, rows dt, dr; columns: all matches across their epipolar lines, then along them.
-    residual:       (2N,) whitened, weighted likewise.
+    residual:       (2N,) whitened, weighted likewise. per_px: (2N,) what a pixel of error is in it.
     """
 
     R: np.ndarray
@@ -38,6 +38,7 @@ class PoseFit:
     noise_px: float
     jacobian: np.ndarray
     residual: np.ndarray
+    per_px: np.ndarray
 
 
 def freedoms(t: np.ndarray) -> np.ndarray:
@@ -171,4 +172,5 @@ def refine_pose(
         noise_px=noise,
         jacobian=J.reshape(6, 2 * n),
         residual=residual.ravel(),
+        per_px=root.ravel(),
     )

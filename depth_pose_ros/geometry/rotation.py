@@ -12,7 +12,7 @@ class RotationFit:
     """R (3, 3) with ``x_2 ~ R x_1`` for rays.
 
     distance_px: (N,) length of the flow it does not explain; the median of them is the parallax.
-    residual_px, noise_px, jacobian, residual: as in pnp.PoseFit; the rows of dt are zero.
+    residual_px, noise_px, jacobian, residual, per_px: as in pnp.PoseFit, for a translation in median distances.
     """
 
     R: np.ndarray
@@ -21,14 +21,21 @@ class RotationFit:
     noise_px: float
     jacobian: np.ndarray
     residual: np.ndarray
+    per_px: np.ndarray
 
 
 def fit_rotation(
-    rays_1: np.ndarray, rays_2: np.ndarray, focal: float, weights: np.ndarray, iterations: int = 6
+    rays_1: np.ndarray,
+    rays_2: np.ndarray,
+    focal: float,
+    weights: np.ndarray,
+    inverse_depth: np.ndarray | None = None,
+    iterations: int = 6,
 ) -> RotationFit:
     """Robust rotation between two sets of rays by iterated Kabsch.
 
     rays_1, rays_2: (3, N) with z = 1, N >= 2; focal in pixels; weights (N,), larger is more certain.
+    inverse_depth:  (N,) > 0 in view 1, any unit, only for the jacobian; None: all points are equally far.
     Each step is the closed-form optimum for its weights, so no start is needed and any angle up to the field of view is
     within reach. The weights are Cauchy's, which reach further than redescending ones: parallax is no outlier here.
     """
@@ -53,5 +60,8 @@ def fit_rotation(
     J = np.zeros((6, 2, rays_1.shape[1]))
     u, v = uv
     J[3], J[4], J[5] = (-u * v, -(1 + v * v)), (1 + u * u, u * v), (-v, u)
+    nearness = 1.0 if inverse_depth is None else inverse_depth / np.median(inverse_depth)
+    J[0, 0] = J[1, 1] = nearness / Y[2]
+    J[2] = -uv * J[0, 0]
     J *= focal * root
-    return RotationFit(R, length, weighted, noise, J.reshape(6, -1), (e * root).ravel())
+    return RotationFit(R, length, weighted, noise, J.reshape(6, -1), (e * root).ravel(), np.tile(root, 2))
