@@ -415,6 +415,8 @@ class VisualOdometry:
         if self.config.planar and self.up is not None:
             T_reference_current, C = planar(T_reference_current, C, self.up)
         view.T_odom_camera = reference.T_odom_camera @ T_reference_current
+        if state is not State.STATIONARY:  # products of many rotations stay rotations
+            view.T_odom_camera[:3, :3] = se3.orthonormal(view.T_odom_camera[:3, :3])
         view.pose_covariance = covariance.along_path(
             reference.T_odom_camera, reference.pose_covariance, T_reference_current, C
         )
@@ -473,6 +475,8 @@ class VisualOdometry:
         goes_on = self.config.lost_policy == "predict"
         step = self._coasting.motion(min(seconds, self.config.lost_time)) if goes_on else np.eye(4)
         view.T_odom_camera = tracked.T_odom_camera @ step
+        if goes_on:
+            view.T_odom_camera[:3, :3] = se3.orthonormal(view.T_odom_camera[:3, :3])
         C = self._coasting.doubt(seconds, goes_on)
         if self.config.planar and self.up is not None:
             step, C = planar(step, C, self.up)

@@ -348,7 +348,7 @@ class Frames:
         self.states[estimate.state] += 1
         T, C = estimate.T_odom_camera, estimate.pose_covariance
         assert np.isfinite(T).all() and np.isfinite(C).all() and np.isfinite(estimate.motion_covariance).all()
-        assert np.abs(T[:3, :3] @ T[:3, :3].T - np.eye(3)).max() < 1e-6
+        assert np.abs(T[:3, :3] @ T[:3, :3].T - np.eye(3)).max() < 1e-12
         assert np.linalg.eigvalsh(0.5 * (C + C.T)).min() > -1e-9 * max(1.0, np.abs(C).max())
         assert (estimate.dt >= 0.0 and estimate.reason) or estimate.state is State.TRACKING
         if estimate.state in (State.LOST, State.INITIALISING, State.STATIONARY):

@@ -171,6 +171,7 @@ class Rig:
         process = self.nodes[name]
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
+        self.peer.spin(0.5)  # what it had sent
         self._last.pop(name, None)  # it begins anew at its origin
         self.nodes[name] = NodeProcess(name, *NODES[name])
         ready = " runs at " if name != "pose_node" else "scale_source"
