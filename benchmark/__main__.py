@@ -27,6 +27,7 @@ from depth_pose_ros.sequences.arguments import add_sequence_arguments, positive
 PARTS = {
     "stages": "what each step of a frame costs, and memory",
     "side_by_side": "this package beside KLT and DIS with MAGSAC, and its solver beside others on the same matches",
+    "geometry": "the solver beside OpenCV's and TrianFlow's on matches of ten kinds of scenes, 10 to 50 % wrong",
     "accuracy": "error and cost at each size, backend, number of matches and choice of the solver",
     "covariance": "errors on rendered sequences in units of what the odometry says of itself, by type of motion",
     "node": "the nodes over DDS: highest rate and latency; one process beside split nodes",

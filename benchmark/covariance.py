@@ -13,18 +13,20 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from benchmark.result import Guarded, Result, Table, markdown
+from benchmark.result import Guarded, Result, Table, markdown, note
 from benchmark.timing import Reference
 from benchmark.world_sequences import MOTIONS, RATE_HZ, WorldSequence, cached_sequence
 from depth_pose_ros.camera import PinholeCamera, network_size
 from depth_pose_ros.config import OdometryConfig
 from depth_pose_ros.engines import load_depth, load_flow
+from depth_pose_ros.engines.engine import DepthEstimator, FlowEstimator
 from depth_pose_ros.evaluation.files import write_text
 from depth_pose_ros.geometry import se3
 from depth_pose_ros.odometry import Estimate, Frame, State, VisualOdometry
@@ -40,9 +42,13 @@ def track(sequence: WorldSequence) -> list[Estimate]:
     K = sequence.K
     camera = PinholeCamera(width, height, K[0, 0], K[1, 1], K[0, 2], K[1, 2])
     size = network_size((width, height), (640, 192), 64)
-    flow, depth = (load("default", *size, "auto", 1) for load in (load_flow, load_depth))
-    odometry = VisualOdometry(flow, depth, OdometryConfig())
+    odometry = VisualOdometry(*_networks(size), OdometryConfig())
     return [odometry.process(frame) for frame in frames_of(sequence.images, camera, size)]
+
+
+@lru_cache
+def _networks(size: tuple[int, int]) -> tuple[FlowEstimator, DepthEstimator]:
+    return load_flow("default", *size, "auto", 1), load_depth("default", *size, "auto", 1)
 
 
 def frames_of(images: np.ndarray, camera: PinholeCamera, size: tuple[int, int]) -> list[Frame]:
@@ -161,6 +167,7 @@ def run(
     for motion in MOTIONS:
         for index in range(count):
             sequence = cached_sequence(motion, seed + index, frames, cache)
+            note(f"covariance: {motion}, seed {seed + index}")
             for kind, values in errors(track(sequence), sequence.T_world_camera).items():
                 found.setdefault(motion, {}).setdefault(kind, []).extend(values)
     result.tables = [summary(found)]

@@ -21,7 +21,7 @@ CERTAIN_TRANSLATION = 7.8  # chi-square, 3 degrees of freedom: chance alone give
 SAME_ROTATION = np.radians(0.2)  # motions that differ by less than this,
 SAME_COSINE = np.cos(np.radians(2.0))  # with directions closer than 2 degrees, lead to the same minimum
 SHARED_NOISE = 0.25  # error that neighbouring matches have in common, in the noise of one of them
-SHARED_FLOW = 0.003  # likewise, in the length of the flow
+SHARED_FLOW = 0.002  # likewise, in the length of the flow
 INDEPENDENT = 10.0  # as many matches as the likelihood is to be believed of, for all their number
 LEFT_OUT = 10.0  # times the parallax that is seen may be hidden of a translation, in a turn that looks like it
 LENGTH_SHARE = 0.3  # of what a wrong rotation moves the matches, that is taken for parallax
@@ -251,8 +251,6 @@ def _conclude(
         turned_px = LENGTH_SHARE * matches.focal * math.sqrt(np.trace(C[3:, 3:]) / 3.0)
         C[:3, :3] += (np.trace(C[:3, :3]) / 2.0 + (turned_px / max(seen[0], 1e-3)) ** 2) * np.outer(t, t)
     inliers = squared < INLIER_SIGMAS**2
-    # What fits no motion throws doubt on what fits this one.
-    C /= max(np.mean(inliers), 0.1) ** 2
     return Motion(model, fit.R, t, C, inliers, fit.noise_px, *seen)
 
 
