@@ -171,7 +171,7 @@ def run(
             for kind, values in errors(track(sequence), sequence.T_world_camera).items():
                 found.setdefault(motion, {}).setdefault(kind, []).extend(values)
     result.tables = [summary(found)]
-    result.details = {"squared": found, "inside": {motion: _inside(kinds) for motion, kinds in found.items()}}
+    result.details = {"inside": {motion: _inside(kinds) for motion, kinds in found.items()}}
     result.guarded = [
         Guarded(f"outside 3 sigma, {motion}, {kind}", "error", 1.0 - result.details["inside"][motion][kind][2])
         for motion in MOTIONS[:4]
