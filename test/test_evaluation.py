@@ -2,6 +2,7 @@
 
 import os
 import resource
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -245,22 +246,25 @@ def test_ply_file(tmp_path):
     assert vertices["rgb"].tolist() == [[30, 20, 10], [60, 50, 40]]
 
 
-@pytest.fixture
+@contextmanager
 def full_disk():
-    """No file may grow beyond 1000 bytes: what is written fails, as on a full disk."""
+    """No file may grow beyond 1000 bytes: what is written fails, as on a full disk. Not a fixture: that would last until
+    pytest has told the outcome, which it may write to a file."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_full_disk_leaves_what_was_there(tmp_path, full_disk):
+def test_a_full_disk_leaves_what_was_there(tmp_path):
     short = Trajectory([0, 1], np.tile(np.eye(4), (2, 1, 1)))
     long = Trajectory(range(100), np.tile(np.eye(4), (100, 1, 1)))
     for write, name in ((write_tum, "a.tum"), (write_kitti, "a.txt")):
         write(tmp_path / name, short)
         before = (tmp_path / name).read_bytes()
-        with pytest.raises(OSError):
+        with pytest.raises(OSError), full_disk():
             write(tmp_path / name, long)
         assert (tmp_path / name).read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tum", "a.txt"]
