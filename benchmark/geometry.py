@@ -120,7 +120,7 @@ def run(
     trials: int = 10,
     matches: int = 2000,
 ) -> Result:
-    """The comparison and the stages, as tables; every trial in the details. The options of ``python -m benchmark`` and
+    """The comparison and the stages, as tables; means over the trials in the details. The options of ``python -m benchmark`` and
     its reference change nothing."""
     cv2.setNumThreads(1)
     result = Result("geometry", {"trials": trials, "matches": matches, "noise_px": NOISE_PX, "seeds": [0, trials - 1]})
@@ -155,7 +155,12 @@ def run(
         errors = [np.median([row[i] for row in rows[OURS]]) for rows in compared.values()]
         result.guarded.append(Guarded(f"{what}, mean over rows, deg", "error", float(np.nanmean(errors))))
     result.guarded.append(Guarded("the solver", "ms, one core", Spread.of(times[OURS]).low))
-    result.details = {"columns": ["rotation deg", "direction deg", "failed", "ms"], "trials": compared}
+    result.details = {
+        "columns": ["rotation deg", "direction deg", "failed", "ms"],
+        "means": {
+            title: {name: np.mean(of, 0).tolist() for name, of in rows.items()} for title, rows in compared.items()
+        },
+    }
     return result
 
 
