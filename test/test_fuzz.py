@@ -35,9 +35,9 @@ def test_callbacks_of_the_nodes():
     rclpy.shutdown()
 
 
-@pytest.mark.parametrize("policy", ["hold", "predict"])
-def test_frames_of_every_kind_through_the_state_machine(policy):
-    frames = Frames(seed=1, lost_policy=policy, scale_source="none", refine=False)
+@pytest.mark.parametrize("policy, scale_source", [("hold", "median_depth"), ("predict", "none")])
+def test_frames_of_every_kind_through_the_state_machine(policy, scale_source):
+    frames = Frames(seed=1, lost_policy=policy, scale_source=scale_source, refine=False)
     for _ in range(300):
         frames.step()
     assert all(frames.states[state] > 3 for state in State), frames.states

@@ -59,7 +59,8 @@ class Unit:
         if self._source == "median_depth":
             if view.network_depth is not None:
                 middle = raw_per_network * depth_map.middle(view.network_depth)
-                self._per_raw_by_median = config.median_depth / middle
+                if math.isfinite(middle):  # else nothing is known of this frame's depth: as before
+                    self._per_raw_by_median = config.median_depth / middle
             factor = self._per_raw_by_median
         spread = math.sqrt(self._points_spread**2 + (way.variance if way.is_known else 0.0))
         is_metric = self._source == "camera_height" and way.is_known
