@@ -120,8 +120,10 @@ def run(
     trials: int = 10,
     matches: int = 2000,
 ) -> Result:
-    """The comparison and the stages, as tables; means over the trials in the details. The options of ``python -m benchmark`` and
-    its reference change nothing."""
+    """The comparison and the stages, as tables; means over the trials in the details.
+
+    The options of ``python -m benchmark`` and its reference change nothing.
+    """
     cv2.setNumThreads(1)
     result = Result("geometry", {"trials": trials, "matches": matches, "noise_px": NOISE_PX, "seeds": [0, trials - 1]})
     compared = compare(trials, matches)
