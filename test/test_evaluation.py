@@ -248,8 +248,9 @@ def test_ply_file(tmp_path):
 
 @contextmanager
 def full_disk():
-    """No file may grow beyond 1000 bytes: what is written fails, as on a full disk. Not a fixture: that would last until
-    pytest has told the outcome, which it may write to a file."""
+    """No file may grow beyond 1000 bytes: what is written fails, as on a full disk. Not a fixture: that would last
+    until pytest has told the outcome, which it may write to a file.
+    """
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
