@@ -111,11 +111,11 @@ class NetworkFlow(_Network):
 class NetworkDepth(_Network):
     """Depth of one image by a network file; see ``DepthEstimator``.
 
-    Images of another size than ``input_size``, for which it was opened, are resized when :meth:`take` was told theirs.
+    It takes images of the size it was opened for, ``input_size``; of another size, which it resizes, after :meth:`take`.
     """
 
     def take(self, width: int, height: int) -> None:
-        """Images will be width x height."""
+        """From now on :meth:`depth` is given images of width x height pixels, of the same view and shape."""
         self.width, self.height = width, height
 
     @property
