@@ -111,7 +111,7 @@ class NetworkFlow(_Network):
 class NetworkDepth(_Network):
     """Depth of one image by a network file; see ``DepthEstimator``.
 
-    It takes images of the size it was opened for, ``input_size``; of another size, which it resizes, after :meth:`take`.
+    It takes images of the size it was opened for, ``input_size``; after :meth:`take` of another, which it resizes.
     """
 
     def take(self, width: int, height: int) -> None:
