@@ -217,7 +217,7 @@ def _load(
     if config.depth_model != "none":
         depth = load_depth(config.depth_model, *size, *options)
     networks = [network for network in (flow, depth) if network is not None]
-    lines = [f"{n.manifest.name} at {n.input_size[0]} x {n.input_size[1]} on {n.backend}" for n in networks]
+    lines = [f"{n.manifest.name} at {n.input_size[0]} x {n.input_size[1]} on {n.runs_on}" for n in networks]
     lines += dict.fromkeys(f"not {reason}" for network in networks for reason in network.backend_reasons)
     return VisualOdometry(flow, depth, odometry_config), size, lines
 

@@ -1,10 +1,11 @@
 """Stands for NVIDIA's libraries where there is no GPU, so that all of our own code around them can run.
 
-``install()`` puts a ``tensorrt`` and a ``cuda.bindings.runtime`` into ``sys.modules``. A plan is a small file that
-names its ONNX file; a kernel launch is ONNX Runtime on the CPU; memory of the GPU is memory, but an address of one side
+``install()`` puts a ``tensorrt`` and a ``cuda.bindings.runtime`` into ``sys.modules``. A plan is a file that
+holds its ONNX file; a kernel launch is ONNX Runtime on the CPU; memory of the GPU is memory, but an address of one side
 that is used for the other is an error. What the real parser and builder think of our graphs: test_tensorrt_rtx.py.
 """
 
+import base64
 import ctypes
 import json
 import os
@@ -13,6 +14,7 @@ import time
 import types
 from dataclasses import dataclass, field
 from enum import IntEnum
+from pathlib import Path
 
 import numpy as np
 
@@ -160,7 +162,8 @@ def _tensorrt(machine: Machine, cuda: types.ModuleType) -> types.ModuleType:
             graph = onnx.load(path).graph
             self._bad = [node for node in graph.node if node.op_type == machine.refuses]
             self.num_errors = len(self._bad)
-            self._network.path = path
+            # The parser holds what it has read: the file may be gone when the engine is built.
+            self._network.name, self._network.file = Path(path).name, Path(path).read_bytes()
             self._network.inputs = [Tensor(value) for value in graph.input]
             self._network.outputs = [Tensor(value) for value in graph.output]
             return not self._bad
@@ -220,7 +223,8 @@ def _tensorrt(machine: Machine, cuda: types.ModuleType) -> types.ModuleType:
                 if not config.progress_monitor.step_complete("Building engine", step):
                     return None
             config.progress_monitor.phase_finish("Building engine")
-            plan = {"version": trt.__version__, "onnx": network.path}
+            plan = {"version": trt.__version__, "onnx": network.name}
+            plan["file"] = base64.b64encode(network.file).decode()
             plan["inputs"] = {tensor.name: tensor.shape for tensor in network.inputs}
             plan["sizes"] = {n: s for t in network.inputs for n, s in zip(t._names, t.shape) if n}
             return json.dumps(plan).encode().ljust(20_000)
@@ -233,7 +237,9 @@ def _tensorrt(machine: Machine, cuda: types.ModuleType) -> types.ModuleType:
             options.intra_op_num_threads = 1
             for name, size in plan["sizes"].items():
                 options.add_free_dimension_override_by_name(name, size)
-            self.session = onnxruntime.InferenceSession(plan["onnx"], options, ["CPUExecutionProvider"])
+            self.session = onnxruntime.InferenceSession(
+                base64.b64decode(plan["file"]), options, ["CPUExecutionProvider"]
+            )
             zeros = {name: np.zeros(shape, np.float32) for name, shape in plan["inputs"].items()}
             self.shapes = {name: array.shape for name, array in zeros.items()}
             names = [output.name for output in self.session.get_outputs()]

@@ -15,6 +15,7 @@ from random_weights import he_weights
 from depth_pose_ros import engines
 from depth_pose_ros.engines.estimators import NetworkDepth, NetworkFlow
 from depth_pose_ros.engines.manifest import find_model, load_manifest, sha256_of
+from depth_pose_ros.engines.onnx_runtime import fold_constants
 from depth_pose_ros.errors import ModelError
 from depth_pose_ros.networks.matching_flow import MatchingFlow
 from depth_pose_ros.networks.paper_depth import PaperDepth, PaperDepthConfig
@@ -79,6 +80,24 @@ def test_files_are_as_runtimes_like_them(exported):
     if manifest.task == "flow":
         assert full["GridSample"] > 0 and full["MatMul"] >= 5
     assert manifest.files["fp16"].path.stat().st_size < 0.65 * manifest.files["fp32"].path.stat().st_size
+
+
+def test_compact_files_are_half_as_large_and_compute_the_same_in_fp32(tmp_path):
+    network = he_weights(SmallDepth(), seed=1)
+    manifest = export.export_network(network, tmp_path / "depth", compact=True)  # compares with torch
+    size = {name: file.path.stat().st_size for name, file in manifest.files.items()}
+    assert size["fp32"] < 1.05 * size["fp16"]
+    rounded = export.rounded(network, 1)
+    again = network_from_model(manifest)
+    image = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        exact, actual, unrounded = (net(image) for net in (rounded, again, network))
+    assert (actual / exact - 1).abs().max() < 1e-4 and 1e-5 < (actual / unrounded - 1).abs().max() < 0.02
+    # What is given to TensorRT: no weights behind a Cast.
+    fold_constants(manifest.files["fp32"].path, tmp_path / "folded.onnx")
+    graph = onnx.load(tmp_path / "folded.onnx").graph
+    stored = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    assert {stored[node.input[1]] for node in graph.node if node.op_type == "Conv"} == {TensorProto.FLOAT}
 
 
 def test_two_graphs_compute_what_one_does_for_any_two_images(exported):

@@ -101,7 +101,7 @@ def test_node_builds_for_the_first_images_size_says_so_and_can_be_interrupted(st
     assert "there is no TensorRT engine for difference (fp16, 60x36)" in process.said
     assert "difference runs at 60 x 36 on TensorRT 10.3.0 fp32 on Orin" in process.said
     status = values(peer.got["status"][-1])
-    assert status["backend"] == "difference: TensorRT 10.3.0 fp32 on Orin"
+    assert status["backend"] == "difference: TensorRT 10.3.0 fp32 on Orin (difference.onnx)"
     assert "fp16 on Orin DISAGREES" in status["not_on"]
     peer.spin_until(lambda: networks_of(peer)[-1][1].startswith("ready; "), what="ready, with a warning")
     level, message, entries = networks_of(peer)[-1]

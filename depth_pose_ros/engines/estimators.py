@@ -41,6 +41,7 @@ class _Network:
     def _use(self, runners: tuple[Runner, ...]) -> None:
         *self._encoder, self._runner = runners  # what runs once for each image, if anything, and what gives the outputs
         self.backend = ", ".join(dict.fromkeys(runner.backend for runner in runners))
+        self.runs_on = f"{self.backend} ({', '.join(runner.file for runner in runners)})"
         self._warm_up()
 
     def _check(self, runners: tuple[Runner, ...]) -> SelfCheck | None:

@@ -24,6 +24,8 @@ class Runner(Protocol):
 
     backend: str
     """In words, e.g. ``onnxruntime CPUExecutionProvider``."""
+    file: str
+    """Name of the network file that it runs, e.g. ``depth_small.int8.onnx``."""
 
     def run(self, *inputs: np.ndarray) -> Sequence[np.ndarray]:
         """Inputs (1, channels, h, w) float32 -> outputs, both in the order of the graph.

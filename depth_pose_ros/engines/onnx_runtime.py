@@ -80,6 +80,7 @@ class OnnxRuntimeRunner:
         session.disable_fallback()  # or a GPU that fails in a run would be replaced by the CPU, for good and silently
         _check_names(graph, session, file.path)
         self.backend = f"onnxruntime {provider}" + (" int8" if precision == "int8" else "")
+        self.file = file.path.name
         self._name = graph.name
         self._inputs = tuple(graph.inputs)
         self._outputs = list(graph.outputs)
@@ -91,6 +92,24 @@ class OnnxRuntimeRunner:
             return self._session.run(self._outputs, dict(zip(self._inputs, inputs)))
         except Exception as error:  # see above
             raise EngineError(f"{self._name} failed in {self.backend}: {error}") from error
+
+
+def fold_constants(path: Path, target: Path) -> None:
+    """Write a network file with its constants folded, among them weights that are stored in half precision.
+
+    ONNX Runtime's basic optimisations, which stay within standard ONNX. EngineError without ONNX Runtime or when it
+    cannot read the file.
+    """
+    try:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(target)
+        options.log_severity_level = 3
+        onnxruntime.InferenceSession(str(path), options, providers=[CPU])
+    except Exception as error:  # see above
+        raise EngineError(f"ONNX Runtime cannot fold the constants of {path}: {error}") from error
 
 
 def _check_names(graph: Graph, session, path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import tempfile
 import threading
 import time
 from collections import deque
@@ -24,6 +25,7 @@ from depth_pose_ros.engines.cache import EngineCache, EngineKey, UnusableEngine,
 from depth_pose_ros.engines.cuda import NON_BLOCKING, Buffer, Cuda, Gpu
 from depth_pose_ros.engines.listener import Listener
 from depth_pose_ros.engines.manifest import Graph
+from depth_pose_ros.engines.onnx_runtime import fold_constants
 from depth_pose_ros.errors import EngineError
 
 MODULES = ("tensorrt", "tensorrt_rtx")
@@ -196,7 +198,13 @@ def parse(library: Library, graph: Graph, key: EngineKey) -> tuple[Any, Any, Any
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
     path = graph.files[key.precision].path
-    if not parser.parse_from_file(str(path)):
+    with tempfile.TemporaryDirectory() as folder:
+        source = path
+        if key.precision == "fp32":  # TensorRT wants the weights of a convolution as they are, not out of a Cast
+            source = Path(folder) / path.name
+            fold_constants(path, source)
+        is_parsed = parser.parse_from_file(str(source))
+    if not is_parsed:
         raise EngineError(f"{library} cannot take {path.name}: {_parser_errors(parser) or log.why()}")
     _fix_size(network, graph, key.width, key.height, path)
     return builder, network, parser
@@ -363,8 +371,8 @@ def _shapes(
 class TensorRTRunner:
     """A graph at one size on TensorRT; see ``ladder.Runner``."""
 
-    def __init__(self, execution: Execution, backend: str) -> None:
-        self.backend = backend
+    def __init__(self, execution: Execution, backend: str, file: str) -> None:
+        self.backend, self.file = backend, file
         self._execution = execution
 
     def run(self, *inputs: np.ndarray) -> Sequence[np.ndarray]:
@@ -396,7 +404,7 @@ def open_engine(
             execution.record()
         except EngineError as error:
             listener.warning(f"{graph.name} runs without a CUDA graph: {error}")
-    return TensorRTRunner(execution, f"{library} {precision} on {gpu.name}")
+    return TensorRTRunner(execution, f"{library} {precision} on {gpu.name}", graph.files[precision].path.name)
 
 
 def build_engine(

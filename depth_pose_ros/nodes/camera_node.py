@@ -59,7 +59,7 @@ class CameraNode(ManagedNode):
         if (width == 0) != (height == 0):
             raise ConfigError(f"network_width = {width} and network_height = {height}; set both, or neither")
         self.network_backends: dict[str, str] = {}
-        """What runs each network, for diagnostics; empty while they are loaded."""
+        """What runs each network, and its files, for diagnostics; empty while they are loaded."""
         self.backend_reasons: tuple[str, ...] = ()
         """Why nothing better runs them, a sentence each."""
         self.opening = Opening(self)
@@ -114,8 +114,8 @@ class CameraNode(ManagedNode):
 
     def network_loaded(self, network: NetworkFlow | NetworkDepth) -> None:
         """Tell what runs a network and, once, why nothing better does."""
-        self.network_backends[network.manifest.name] = network.backend
-        text = f"{network.manifest.name} runs at {network.input_size[0]} x {network.input_size[1]} on {network.backend}"
+        self.network_backends[network.manifest.name] = network.runs_on
+        text = f"{network.manifest.name} runs at {network.input_size[0]} x {network.input_size[1]} on {network.runs_on}"
         if network.backend_reasons and network.backend_reasons != self.backend_reasons:
             self.backend_reasons = network.backend_reasons
             text += f" (not on {'; not on '.join(network.backend_reasons)})"

@@ -1,6 +1,7 @@
 """Export a network to the files that the engines run: ONNX in fp32 and mixed fp16, a self-check pair, a manifest."""
 
 import argparse
+import copy
 import json
 import math
 import warnings
@@ -15,12 +16,14 @@ import onnx
 import torch
 import yaml
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from depth_pose_ros.engines import self_check
-from depth_pose_ros.engines.manifest import Graph, Inputs, Manifest, ModelFile, Outputs, sha256_of
+from depth_pose_ros.engines.manifest import Graph, Inputs, Manifest, ModelFile, Outputs, load_manifest, sha256_of
 from depth_pose_ros.errors import DepthPoseError, ModelError
 from depth_pose_ros.networks.registry import NETWORKS, build_network, load_network, task_of
-from depth_pose_ros.training.onnx_graph import OPSET, check_onnx, simplify, to_mixed_half
+from depth_pose_ros.training.from_model import network_from_model, normalisation_after
+from depth_pose_ros.training.onnx_graph import OPSET, check_onnx, simplify, store_half, to_mixed_half
 
 FLOW_TOLERANCE_PX = 1e-3
 DEPTH_TOLERANCE = 1e-4
@@ -76,6 +79,7 @@ def export_network(
     provenance: Mapping[str, Any] | None = None,
     recommended_size: tuple[int, int] = (640, 192),
     licence: str = "",
+    compact: bool = False,
 ) -> Manifest:
     """Write ``<path>.onnx``, ``<path>.fp16.onnx``, ``<path>.npz`` (self-check) and ``<path>.yaml``.
 
@@ -84,6 +88,7 @@ def export_network(
     network: any of ``NETWORKS``, whose forward takes images (B, 3, H, W) float BGR in [0, 1].
     path: with or without a suffix; its stem is the model's name.
     provenance: how the weights came to be; goes into the manifest.
+    compact: round the weights of convolutions to half precision, and store them in it: half the size, fp32 at work.
 
     All files pass :func:`check_onnx`; the fp32 files agree with torch, or ModelError says how far they are off and
     nothing is left behind.
@@ -92,12 +97,16 @@ def export_network(
     path = path.with_suffix("") if path.suffix in (".onnx", ".yaml") else path
     path.parent.mkdir(parents=True, exist_ok=True)
     parts = ("", ".encoder", ".matcher")
-    endings = (".npz", ".yaml", *(f"{part}{half}.onnx" for part in parts for half in ("", ".fp16")))
+    precisions = ("", ".fp16", ".int8")
+    endings = (".npz", ".yaml", *(f"{part}{precision}.onnx" for part in parts for precision in precisions))
     files = [path.with_name(path.name + ending) for ending in endings]
     for stale in files:
         stale.unlink(missing_ok=True)
     try:
-        return _export(network.eval(), task, path, provenance or {}, recommended_size, licence)
+        network = network.eval()
+        if compact:
+            network = rounded(network, 2 if task == "flow" else 1)
+        return _export(network, task, path, provenance or {}, recommended_size, licence, compact)
     except DepthPoseError:
         for partial in files:
             partial.unlink(missing_ok=True)
@@ -111,6 +120,7 @@ def _export(
     provenance: Mapping[str, Any],
     recommended_size: tuple[int, int],
     licence: str,
+    compact: bool,
 ) -> Manifest:
     smallest = getattr(network, "smallest_size", None)
     inputs = Inputs(
@@ -159,15 +169,15 @@ def _export(
         licence=licence,
     )
     manifest.check_size(*recommended_size)
-    manifest = replace(manifest, files=_write(graph, manifest.graph, tensors, path))
+    manifest = replace(manifest, files=_write(graph, manifest.graph, tensors, path, compact))
     if manifest.parts:
         encoder, matcher = manifest.parts
         with torch.no_grad():
             features = [feature for tensor in tensors for feature in network.encode(tensor)]
         manifest = replace(
             manifest,
-            encoder=_write(EncoderGraph(network), encoder, tensors[:1], path),
-            matcher=_write(MatcherGraph(network), matcher, features, path),
+            encoder=_write(EncoderGraph(network), encoder, tensors[:1], path, compact),
+            matcher=_write(MatcherGraph(network), matcher, features, path, compact),
         )
     manifest.save()
     compare_with_torch(network, manifest, [images[0].shape[1::-1], recommended_size])
@@ -178,7 +188,25 @@ def _export(
     return manifest
 
 
-def _write(module: nn.Module, graph: Graph, tensors: Sequence[Tensor], path: Path) -> dict[str, ModelFile]:
+def rounded(network: nn.Module, images: int) -> nn.Module:
+    """A copy whose weights of convolutions, with the normalisation after them folded in, half precision holds exactly.
+
+    images: how many the network takes.
+    """
+    network = copy.deepcopy(network)
+    for convolution, norm in normalisation_after(network, images).items():
+        folded = fuse_conv_bn_eval(network.get_submodule(convolution), network.get_submodule(norm))
+        network.set_submodule(convolution, folded)
+        network.set_submodule(norm, nn.Identity())
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.data = module.weight.data.half().float()
+    return network
+
+
+def _write(
+    module: nn.Module, graph: Graph, tensors: Sequence[Tensor], path: Path, compact: bool
+) -> dict[str, ModelFile]:
     """One graph in fp32 and in fp16, simplified and checked; ``tensors`` are an example of its inputs."""
     full, half = (path.with_name(f"{graph.name}{ending}") for ending in (".onnx", ".fp16.onnx"))
     dimensions = {
@@ -203,6 +231,9 @@ def _write(module: nn.Module, graph: Graph, tensors: Sequence[Tensor], path: Pat
     check_onnx(full)
     onnx.save(to_mixed_half(onnx.load(full)), half)
     check_onnx(half, half=True)
+    if compact:
+        store_half(full)
+        check_onnx(full)
     return {precision: ModelFile(file, sha256_of(file)) for precision, file in (("fp32", full), ("fp16", half))}
 
 
@@ -268,7 +299,12 @@ def example_images(multiple_of: int, width: int = 320, height: int = 96) -> tupl
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``depth_pose export``."""
-    parser.add_argument("checkpoint", type=Path, nargs="?", help="checkpoint of a training run")
+    parser.add_argument(
+        "checkpoint",
+        type=Path,
+        nargs="?",
+        help="checkpoint of a training run, or the manifest (.yaml) of a model that is to be written anew",
+    )
     parser.add_argument(
         "--network", choices=sorted(NETWORKS), help="instead of a checkpoint: this network with random weights"
     )
@@ -278,13 +314,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--provenance", type=Path, help="YAML file added to what the manifest says of the training")
     parser.add_argument("--licence", default="", help="licence of the weights, for the manifest")
+    parser.add_argument(
+        "--compact", action="store_true", help="round weights to half precision: files of half the size, fp32 at work"
+    )
 
 
 def main(arguments: argparse.Namespace) -> int:
     """``depth_pose export``: a checkpoint becomes a model that the engines run."""
     if (arguments.checkpoint is None) == (arguments.network is None):
         raise ModelError("give either a checkpoint or --network NAME")
-    if arguments.checkpoint is not None:
+    if arguments.checkpoint is not None and arguments.checkpoint.suffix == ".yaml":
+        model = load_manifest(arguments.checkpoint)
+        network, provenance = network_from_model(model), {**model.training}
+        provenance.pop("int8", None)
+    elif arguments.checkpoint is not None:
         network, provenance = load_network(arguments.checkpoint)
     else:
         network, provenance = build_network(arguments.network), {"network": arguments.network, "weights": "random"}
@@ -293,7 +336,9 @@ def main(arguments: argparse.Namespace) -> int:
             provenance |= yaml.safe_load(arguments.provenance.read_text(encoding="utf-8")) or {}
         except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
             raise ModelError(f"--provenance {arguments.provenance} is no YAML mapping: {error}") from error
-    manifest = export_network(network, arguments.out, provenance, tuple(arguments.size), arguments.licence)
+    manifest = export_network(
+        network, arguments.out, provenance, tuple(arguments.size), arguments.licence, arguments.compact
+    )
     print(describe(manifest))
     return 0
 

@@ -9,13 +9,13 @@ a name, are in the manifest. The stored images and outputs of the manifest prove
 import numpy as np
 import onnx
 import torch
-from onnx import numpy_helper
 from torch import Tensor, nn
 
 from depth_pose_ros.engines import NetworkFlow
 from depth_pose_ros.engines.manifest import Manifest
 from depth_pose_ros.errors import ModelError
 from depth_pose_ros.networks.registry import build_network
+from depth_pose_ros.training.onnx_graph import constants
 
 TOLERANCE = 1e-3
 """Largest relative difference from the stored outputs: the same weights in another order of additions."""
@@ -57,18 +57,18 @@ def network_from_model(manifest: Manifest) -> nn.Module:
     file = manifest.files["fp32"]
     file.verify()
     graph = onnx.load(file.path).graph
-    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    values: dict[str, np.ndarray] = {name.removeprefix("network."): value for name, value in constants.items()}
+    stored = constants(graph)
+    values: dict[str, np.ndarray] = {name.removeprefix("network."): value for name, value in stored.items()}
     values |= {name: np.array(value, np.float32) for name, value in description.get("scalars", {}).items()}
     folded = normalisation_after(network, len(manifest.inputs.names))
     for node in graph.node:
         # By the node, because equal constants of several layers are kept once, under the name of one of them.
         for kind, name in zip(("weight", "bias"), node.input[1:3]):
-            if node.op_type in ("Conv", "InstanceNormalization") and name in constants:
-                values.setdefault(f"{module_path(node.name)}.{kind}", constants[name])
+            if node.op_type in ("Conv", "InstanceNormalization") and name in stored:
+                values.setdefault(f"{module_path(node.name)}.{kind}", stored[name])
         if node.op_type != "Conv" or len(node.input) < 3 or (path := module_path(node.name)) not in folded:
             continue
-        weight, bias = (constants[name] for name in node.input[1:3])
+        weight, bias = (stored[name] for name in node.input[1:3])
         norm = network.get_submodule(folded[path])
         ones = np.ones_like(bias)
         values |= {

@@ -10,6 +10,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
+from depth_pose_ros.engines.onnx_runtime import fold_constants
 from depth_pose_ros.errors import ModelError
 
 OPSET = 17
@@ -44,19 +45,10 @@ AGREEING_OPS = frozenset(("Add", "Sub", "Mul", "Div", "MatMul"))
 
 
 def simplify(path: Path) -> None:
-    """Fold constants and drop needless nodes with ONNX Runtime's basic optimisations, in place.
-
-    Only those that stay within standard ONNX are used, and the sizes stay dynamic.
-    """
-    import onnxruntime
-
+    """Fold constants and drop needless nodes (:func:`fold_constants`), in place; the sizes stay dynamic."""
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "simplified.onnx"
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        options.optimized_model_filepath = str(target)
-        options.log_severity_level = 3
-        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        fold_constants(path, target)
         model = onnx.load(target)
     # ONNX Runtime declares every domain it knows.
     used = {node.domain for node in model.graph.node}
@@ -64,6 +56,37 @@ def simplify(path: Path) -> None:
     del model.opset_import[:]
     model.opset_import.extend(domains)
     onnx.save(model, path)
+
+
+def store_half(path: Path) -> None:
+    """Store weights of convolutions as fp16 where that loses nothing (see ``rounded`` in export.py), in place.
+
+    A Cast makes them fp32 again; runtimes fold it when they load the file, which has half the size. Weights that fp16
+    does not hold exactly stay as they are.
+    """
+    model = onnx.load(path)
+    initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+    casts = []
+    for name in dict.fromkeys(node.input[1] for node in model.graph.node if node.op_type == "Conv"):
+        weights = numpy_helper.to_array(initializers[name])
+        with np.errstate(over="ignore"):
+            half = weights.astype(np.float16)
+        if weights.dtype == np.float32 and np.array_equal(half.astype(np.float32), weights):
+            initializers[name].CopyFrom(numpy_helper.from_array(half, f"{name}_half"))
+            casts.append(helper.make_node("Cast", [f"{name}_half"], [name], f"Cast_{name}_half", to=TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, path)
+
+
+def constants(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
+    """The constants of a graph by name, with those that :func:`store_half` stored as fp16 in fp32."""
+    found = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Cast" and node.input[0] in found:
+            found[node.output[0]] = found[node.input[0]].astype(np.float32)
+    return found
 
 
 def to_mixed_half(model: onnx.ModelProto) -> onnx.ModelProto:
