@@ -15,6 +15,7 @@ from typing import NamedTuple
 from depth_pose_ros import __version__
 from depth_pose_ros.errors import DepthPoseError
 from depth_pose_ros.share import install_extra
+from depth_pose_ros.threads import one_blas_thread
 
 
 class Command(NamedTuple):
@@ -58,6 +59,7 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``depth_pose``. Exit code 0: done; 1: it failed; 2: what was asked for cannot be done."""
+    one_blas_thread()
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(prog="depth_pose", description="Camera-only odometry and depth, without ROS.")
     parser.add_argument("--version", action="version", version=f"depth_pose {__version__}")

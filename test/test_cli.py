@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -309,3 +310,13 @@ def test_the_real_drive(name, tmp_path, shared_data):
     assert run(shared_data / name, "--out", tmp_path, *options) == 0
     truth = json.loads((tmp_path / "summary.json").read_text())["truth"]
     assert truth["pairs"] == 5 and truth["rotation"] < 0.2 and truth["direction"] < 1
+
+
+@pytest.mark.parametrize(("chosen", "expected"), [(None, "1"), ("3", "3")])
+def test_numpy_multiplies_in_one_thread_unless_the_user_chose(monkeypatch, chosen, expected):
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    if chosen:
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", chosen)
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert os.environ["OPENBLAS_NUM_THREADS"] == expected

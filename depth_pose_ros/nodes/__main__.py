@@ -12,6 +12,8 @@ import signal
 import sys
 from functools import partial
 
+from depth_pose_ros.threads import one_blas_thread
+
 NAMES = (
     "bag_recorder",
     "camera_player",
@@ -26,6 +28,7 @@ NAMES = (
 
 def start(name: str, arguments: list[str] | None = None) -> int:
     """Import one executable and run it. Returns its exit code."""
+    one_blas_thread()
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, lambda *_: os._exit(0)) for number in numbers}
     try:
