@@ -3,9 +3,9 @@
     python -m benchmark geometry [--keep]
     python -m benchmark.geometry [--trials N] [--matches N] [--out FILE.json]
 
-TrianFlow's settings take a second and more a trial: they are run fewer times. Errors
-are medians over trials of which each has its own scene, motion and noise; a trial fails above 0.5 deg of rotation or 10
-deg of direction. Costs are medians of CPU time on one core, which a busy machine disturbs less.
+TrianFlow's settings take a second and more a trial: they are run fewer times. Errors are medians over trials of which
+each has its own scene, motion and noise; a trial fails above 0.5 deg of rotation or 10 deg of direction. Costs are
+medians of CPU time on one core, which a busy machine disturbs less.
 """
 
 from __future__ import annotations
@@ -87,12 +87,14 @@ def solvers(views: TwoViews) -> dict[str, Callable[[], tuple[np.ndarray, np.ndar
     }
 
 
-def compare(trials: int, matches: int) -> dict[str, dict[str, list[list[float]]]]:
+def compare(trials: int, matches: int, reference: Reference | None = None) -> dict[str, dict[str, list[list[float]]]]:
     """By scene and share of outliers, and by solver: rotation deg, direction deg, failed, ms of each trial."""
     results: dict[str, dict[str, list[list[float]]]] = {}
     for name, case in SCENES.items():
         for share in OUTLIERS:
             rows = results.setdefault(f"{name}, {100 * share:.0f} %", {})
+            if reference is not None:
+                reference.measure()
             for seed in range(trials):
                 views = scene({**case, "outliers": share}, matches, seed)
                 R, t = views.T_2_1[:3, :3], views.T_2_1[:3, 3]
@@ -122,11 +124,11 @@ def run(
 ) -> Result:
     """The comparison and the stages, as tables; means over the trials in the details.
 
-    The options of ``python -m benchmark`` and its reference change nothing.
+    The options of ``python -m benchmark`` change nothing.
     """
     cv2.setNumThreads(1)
     result = Result("geometry", {"trials": trials, "matches": matches, "noise_px": NOISE_PX, "seeds": [0, trials - 1]})
-    compared = compare(trials, matches)
+    compared = compare(trials, matches, reference)
     names = list(solvers(scene({}, 20, 0)))
     cells = []
     for title, rows in compared.items():

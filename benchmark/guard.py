@@ -24,7 +24,10 @@ def regressions(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         if was is None or was["kind"] != guarded["kind"] or was["value"] is None:
             continue
         kind, value = guarded["kind"], guarded["value"]
-        expected = was["value"] * speed(kind, before, now)
+        factor = speed(kind, before, now)
+        if factor is None:
+            continue
+        expected = was["value"] * factor
         if value is None:
             found.append(f"{now['part']}: {guarded['name']} could not be measured; it was {_number(was['value'])}")
             continue
@@ -35,12 +38,18 @@ def regressions(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return found
 
 
-def speed(kind: str, before: dict[str, Any], now: dict[str, Any]) -> float:
-    """What a value of this kind is multiplied by where the machine of today is slower or faster than that of then."""
+def speed(kind: str, before: dict[str, Any], now: dict[str, Any]) -> float | None:
+    """What a value of this kind is multiplied by where the machine of today is slower or faster than that of then.
+
+    None where one of the two did not time the reference work: then times cannot be compared.
+    """
     if kind in ("error", "MiB"):
         return 1.0
     cores = "one core" if kind == "ms, one core" else "all cores"
-    ratio = now["reference_ms"][cores]["low"] / before["reference_ms"][cores]["low"]
+    now_ms, then_ms = (document["reference_ms"][cores]["low"] for document in (now, before))
+    if not now_ms or not then_ms:
+        return None
+    ratio = now_ms / then_ms
     return 1.0 / ratio if kind == "per second" else ratio
 
 

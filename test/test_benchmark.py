@@ -141,6 +141,13 @@ def test_guard_forgives_a_slow_machine_but_not_a_slow_program_on_a_fast_one() ->
     assert len(guard.regressions(document(values), fast_machine)) == 2
 
 
+def test_guard_compares_no_times_where_the_reference_work_was_not_timed() -> None:
+    before = document({"pose": ("ms, one core", 7.0), "rotation": ("error", 0.01)})
+    before["reference_ms"] = {cores: {"low": None} for cores in before["reference_ms"]}
+    now = document({"pose": ("ms, one core", 70.0), "rotation": ("error", 0.1)})
+    assert [sentence.split(" is ")[0] for sentence in guard.regressions(before, now)] == ["stages: rotation"]
+
+
 def test_guard_does_not_scale_errors_and_memory_with_the_machine() -> None:
     before = document({"direction": ("error", 0.3), "memory": ("MiB", 400.0)})
     now = document({"direction": ("error", 0.5), "memory": ("MiB", 600.0)}, reference_ms=20.0)
