@@ -17,14 +17,13 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointField, Regi
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
-from depth_pose_ros.camera import CameraModel, FrameRectifier, PinholeCamera
-from depth_pose_ros.config import InputConfig, OdometryConfig
+from depth_pose_ros.camera import CameraModel, FrameRectifier
+from depth_pose_ros.config import InputConfig
 from depth_pose_ros.errors import CameraError, ImageError
 from depth_pose_ros.images import IMAGE_ENCODINGS
 from depth_pose_ros.nodes import camera_input, messages, transforms
 from depth_pose_ros.nodes.pose_node import LIMIT, PoseNode
 from depth_pose_ros.nodes.transforms import TransformListener
-from depth_pose_ros.odometry import State, VisualOdometry
 
 UINT32 = 2**32 - 1
 SIDES = st.one_of(st.integers(0, 40), st.sampled_from([1, 2, 7, 8, 64, 4096, 65535, 2**31 - 1, 2**31, UINT32]))
@@ -289,70 +288,3 @@ class Handlers:
 
         check.__name__ = f"check_{name}"
         return check
-
-
-# --------------------------------------------------------------------------------------------------- the state machine
-CAMERA = PinholeCamera(320, 192, 200.0, 200.0, 159.5, 95.5)
-POINTS = np.random.default_rng(0).uniform((-6, -3, 4), (6, 3, 20), (400, 3))
-
-
-class Frames:
-    """Frame after frame of matches for an odometry, most of them of a camera that moves, the others of everything else.
-
-    What must hold for each estimate is checked.
-    """
-
-    def __init__(self, seed, **config):
-        self.odometry = VisualOdometry(None, None, OdometryConfig(min_matches=20, **config))
-        self.states = dict.fromkeys(State, 0)
-        self._rng = np.random.default_rng(seed)
-        self._stamp = 10**18
-        self._reference = None  # stamp, and the position of the camera
-        self._position, self._velocity = np.zeros(3), np.zeros(3)
-
-    def step(self):
-        rng = self._rng
-        kind = rng.choice(["good", "rest", "few", "noise", "nan", "gap", "back", "same", "lost", "huge"], p=KINDS)
-        self._stamp += {"gap": 3 * 10**9, "back": -(10**10), "same": 0}.get(kind, 33 * 10**6)
-        if kind != "rest":
-            self._velocity = 0.9 * self._velocity + 0.02 * rng.standard_normal(3)
-            self._position = np.clip(self._position + self._velocity, -2.0, 2.0)
-        reference = self._reference if kind != "lost" else (self._stamp - 12345, np.zeros(3))
-        if reference is None:
-            points = np.zeros((2, 0, 2), np.float32)
-        else:
-            views = [CAMERA.project(POINTS - position) for position in (reference[1], self._position)]
-            seen = np.all([(v > 0).all(1) & (v < (320, 192)).all(1) for v in views], axis=0)
-            chosen = np.flatnonzero(seen)[: 10 if kind == "few" else 60]
-            points = np.stack([view[chosen] for view in views]).astype(np.float32)
-            points[1] += rng.normal(0, 0.2, points[1].shape)
-        if kind == "noise":
-            points[1] = rng.uniform(0, 192, points[1].shape)
-        elif kind == "nan":
-            points[1][rng.random(points[1].shape) < 0.5] = np.nan
-        elif kind == "huge":
-            points[1] *= 1e20
-        scores = rng.uniform(0.1, 5, points.shape[1]).astype(np.float32)
-        if kind == "nan":
-            scores[::3] = (np.nan, np.inf, -1.0)[rng.integers(3)]
-        depth = [None, np.full((12, 20), 8.0, np.float32), np.full((12, 20), np.nan, np.float32)][rng.integers(3)]
-        before = self.odometry._pose.copy()
-        estimate = self.odometry.process_matches(
-            self._stamp, CAMERA, reference and reference[0], points[0], points[1], scores, depth
-        )
-        self._check(estimate, before)
-        if estimate.state is not State.LOST or rng.random() < 0.5:
-            self._reference = self._stamp, self._position.copy()
-
-    def _check(self, estimate, before):
-        self.states[estimate.state] += 1
-        T, C = estimate.T_odom_camera, estimate.pose_covariance
-        assert np.isfinite(T).all() and np.isfinite(C).all() and np.isfinite(estimate.motion_covariance).all()
-        assert np.abs(T[:3, :3] @ T[:3, :3].T - np.eye(3)).max() < 1e-12
-        assert np.linalg.eigvalsh(0.5 * (C + C.T)).min() > -1e-9 * max(1.0, np.abs(C).max())
-        assert (estimate.dt >= 0.0 and estimate.reason) or estimate.state is State.TRACKING
-        if estimate.state in (State.LOST, State.INITIALISING, State.STATIONARY):
-            assert np.abs(T - before).max() < 1e-9 or self.odometry.config.lost_policy == "predict"
-
-
-KINDS = np.array([70, 10, 3, 3, 3, 2, 1, 2, 3, 3]) / 100.0

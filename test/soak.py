@@ -1,12 +1,13 @@
 """A long run with faults on purpose: messages and frames without number, then real nodes over DDS for half an hour.
 
-    make soak [ARGS="messages --count 10000"] [ARGS="frames --count 1000000"] [ARGS="nodes --minutes 30 --rate 10"]
+    make soak [ARGS="messages --count 10000"] [ARGS="states --count 1000000"] [ARGS="nodes --minutes 30 --rate 10"]
 
   messages  so many generated messages of each kind through every decoder and every callback (fuzz.py)
-  frames    so many frames of every kind through the state machine, without networks
+  frames    so many frames of matches of every kind through geometry and the state machine (fuzz_frames.py)
+  states    so many conclusions of geometry of every kind through the state machine alone (fuzz_frames.py)
   nodes     vo_node and the three split nodes see the same camera while one fault follows the other (soak_nodes.py)
 
-Without a word all three, one after the other. Exit code 1 when something did not hold.
+Without a word all four, one after the other. Exit code 1 when something did not hold.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import time
 from pathlib import Path
 
 import fuzz
+import fuzz_frames
 import hypothesis
 import rclpy
 
@@ -63,17 +65,34 @@ def soak_messages(options):
     return told, []
 
 
+POLICIES = [
+    {"lost_policy": "hold", "scale_source": "none"},
+    {"lost_policy": "predict", "scale_source": "network"},
+    {"lost_policy": "stop", "scale_source": "camera_height", "planar": True},
+    {"lost_policy": "hold", "scale_source": "median_depth"},
+]
+
+
 def soak_frames(options):
-    """``count`` frames, a fresh odometry for every policy; memory at a tenth and at the end."""
+    """``count`` frames of matches, a fresh odometry for every policy."""
+    return _soak_odometry("frames", fuzz_frames.Frames, options)
+
+
+def soak_states(options):
+    """``count`` conclusions of geometry, likewise."""
+    return _soak_odometry("states", fuzz_frames.Pairs, options)
+
+
+def _soak_odometry(part, source, options):
+    """Numbers; memory is that at a tenth and at the end."""
     start, states, memory = time.monotonic(), collections.Counter(), []
-    policies = [("hold", "none"), ("predict", "network"), ("stop", "camera_height"), ("hold", "median_depth")]
     done = 0
-    for index, (policy, scale_source) in enumerate(policies):
-        frames = fuzz.Frames(options.seed + index, lost_policy=policy, scale_source=scale_source, refine=False)
-        for count in range(options.count // len(policies)):
+    for index, policy in enumerate(POLICIES):
+        frames = source(options.seed + index, refine=False, **policy)
+        for count in range(options.count // len(POLICIES)):
             if count % 1000 == 0:
                 memory.append(rss_mib())
-                if time.monotonic() - start > options.most_minutes * 60 * (index + 1) / len(policies):
+                if time.monotonic() - start > options.most_minutes * 60 * (index + 1) / len(POLICIES):
                     break
             frames.step()
             done += 1
@@ -81,10 +100,10 @@ def soak_frames(options):
     seconds = time.monotonic() - start
     grown = memory[-1] - memory[len(memory) // 10]
     told = {"frames": done, "seconds": round(seconds), "states": dict(states), "memory_grown_mib": round(grown, 1)}
-    print(f"frames: {told}", flush=True)
-    failures = [] if grown < 20.0 else [f"frames: memory grew by {grown:.1f} MiB"]
-    if done < options.count // len(policies) * len(policies):
-        print(f"frames: stopped after {options.most_minutes:g} minutes, before {options.count}")
+    print(f"{part}: {told}", flush=True)
+    failures = [] if grown < 20.0 else [f"{part}: memory grew by {grown:.1f} MiB"]
+    if done < options.count // len(POLICIES) * len(POLICIES):
+        print(f"{part}: stopped after {options.most_minutes:g} minutes, before {options.count}")
     return told, failures
 
 
@@ -94,15 +113,17 @@ def soak_nodes(options):
     return nodes.soak(options)
 
 
-PARTS = {"messages": soak_messages, "frames": soak_frames, "nodes": soak_nodes}
-DEFAULT_COUNT = {"messages": 10_000, "frames": 1_000_000}
+PARTS = {"messages": soak_messages, "frames": soak_frames, "states": soak_states, "nodes": soak_nodes}
+DEFAULT_COUNT = {"messages": 10_000, "frames": 20_000, "states": 1_000_000}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", nargs="?", choices=PARTS, help="default: all of them")
-    parser.add_argument("--count", type=int, help="messages of each kind (10000), frames (1000000)")
-    parser.add_argument("--most-minutes", type=float, default=30.0, help="frames: stop after so long (default: 30)")
+    parser.add_argument("--count", type=int, help="messages of each kind (10000), frames (20000), states (1000000)")
+    parser.add_argument(
+        "--most-minutes", type=float, default=30.0, help="frames, states: stop after so long (default: 30)"
+    )
     parser.add_argument("--minutes", type=float, default=30.0, help="nodes: how long (default: 30)")
     parser.add_argument("--rate", type=float, default=30.0, help="nodes: images a second (default: 30)")
     parser.add_argument("--seed", type=int, default=0)

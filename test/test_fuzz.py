@@ -6,7 +6,8 @@ pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("hypothesis")
 
 import rclpy
-from fuzz import PROPERTIES, Frames, Handlers
+from fuzz import PROPERTIES, Handlers
+from fuzz_frames import Frames, Pairs
 from hypothesis import HealthCheck, given, settings
 
 from depth_pose_ros.odometry import State
@@ -35,9 +36,10 @@ def test_callbacks_of_the_nodes():
     rclpy.shutdown()
 
 
+@pytest.mark.parametrize("source, count", [(Frames, 300), (Pairs, 2000)])
 @pytest.mark.parametrize("policy, scale_source", [("hold", "median_depth"), ("predict", "none")])
-def test_frames_of_every_kind_through_the_state_machine(policy, scale_source):
-    frames = Frames(seed=1, lost_policy=policy, scale_source=scale_source, refine=False)
-    for _ in range(300):
+def test_frames_of_every_kind_through_the_state_machine(source, count, policy, scale_source):
+    frames = source(seed=1, lost_policy=policy, scale_source=scale_source, refine=False)
+    for _ in range(count):
         frames.step()
     assert all(frames.states[state] > 3 for state in State), frames.states
