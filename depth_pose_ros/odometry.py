@@ -35,8 +35,9 @@ MAX_VIEWS = 32  # that process_matches remembers, for matches that name an older
 MAX_POINTS_SPREAD = 0.1  # relative: a length that shared points give no better is taken from elsewhere
 UP = np.array([0.0, -1.0, 0.0])  # of a camera that is mounted level
 SHORT_STEP = 0.15  # s between frames, above which a camera need not go on as before: a hand turns around in a third
-DOUBTED = 2.0  # times the standard deviation, above which a motion is believed only if it is one the camera can make
+DOUBTED = 1.4  # times the standard deviation, above which a motion is believed only if it is one the camera can make
 REST_FACTOR = 2.0  # on the threshold of standing still, for turning: what stands still may shake
+UNIT_MEMORY = 2.0  # s, in which what is wrong with the unit becomes something else
 REST_NOISE = 3.0  # times the noise of the matches: of a camera at rest so much parallax is that noise
 
 
@@ -72,7 +73,7 @@ class VisualOdometry:
     def reset(self, T_odom_camera: np.ndarray | None = None) -> None:
         """Forget everything; the next frame is the first, at ``T_odom_camera`` (4, 4), identity when None."""
         self._pose = np.eye(4) if T_odom_camera is None else np.array(T_odom_camera, np.float64)
-        self._pose_covariance = np.zeros((6, 6))
+        self._pose_covariance = covariance.of_start()
         self._reference: View | None = None
         self._last: View | None = None  # the last frame, where that is not the reference
         self._seen: dict[int, View] = {}  # by stamp, for matches that name the frame they start from
@@ -403,35 +404,35 @@ class VisualOdometry:
 
         raw = pair.distance if motion.model == "rotation" else pair.length
         unit = np.diag([raw * factor] * 3 + [1.0] * 3)
-        C = covariance.of_pose_in_first_view(R, factor * t, unit @ C @ unit, scale.spread if moved else 0.0)
+        C = covariance.of_pose_in_first_view(R, factor * t, unit @ C @ unit)
         if not moved:  # but what would be too small to be seen
             unseen_px = min(motion.parallax_px, still_px)
             C[:3, :3] += (factor * pair.distance * unseen_px / focal) ** 2 * np.eye(3)
         # What all matches of a frame may have in common does not show in how far they differ.
         shared = self.config.shared_error_px * view.camera.width / 1000.0 / focal
         C += np.diag([(factor * pair.distance * shared) ** 2] * 3 + [shared**2] * 3)
-        C *= pair.doubt
         T_reference_current = se3.make_pose(R.T, -R.T @ t * factor)
+        own_spread = self._unit.own_spread if moved else 0.0
+        C = pair.doubt * covariance.with_scale(C, T_reference_current[:3, 3], own_spread)
+        spread = math.sqrt(pair.doubt * (scale.spread**2 - own_spread**2))  # of the unit
         if self.config.planar and self.up is not None:
             T_reference_current, C = planar(T_reference_current, C, self.up)
         view.T_odom_camera = reference.T_odom_camera @ T_reference_current
         if state is not State.STATIONARY:  # products of many rotations stay rotations
             view.T_odom_camera[:3, :3] = se3.orthonormal(view.T_odom_camera[:3, :3])
-        view.pose_covariance = covariance.along_path(
-            reference.T_odom_camera, reference.pose_covariance, T_reference_current, C
-        )
+        before = reference.T_odom_camera, reference.pose_covariance
+        kept = math.exp(-1e-9 * (view.stamp_ns - reference.stamp_ns) / UNIT_MEMORY)
+        view.pose_covariance = covariance.along_path(*before, T_reference_current, C, spread, kept)
         view.at_rest = state is State.STATIONARY
         reference.at_rest |= view.at_rest
         view.since = reference.stamp_ns, C
         # In the axes of the previous frame; with the errors of both where that one too hangs on an older reference.
         previous = max(reference, self._tracked, key=lambda one: one.stamp_ns)
+        way = reference.T_odom_camera[:3, :3].T @ (view.T_odom_camera - previous.T_odom_camera)[:3, 3]
         if reference is not previous:
             hangs = previous.since is not None and previous.since[0] == reference.stamp_ns
-            C = covariance.of_difference(
-                C,
-                previous.since[1] if hangs else C,
-                reference.T_odom_camera[:3, :3].T @ (view.T_odom_camera - previous.T_odom_camera)[:3, 3],
-            )
+            C = covariance.of_difference(C, previous.since[1] if hangs else C, way)
+        C = covariance.with_scale(C, way, spread)
         turn = np.kron(np.eye(2), previous.T_odom_camera[:3, :3].T @ reference.T_odom_camera[:3, :3])
         C = turn @ C @ turn.T
         estimate = self._estimate(view, previous, state, reason, model, C, scale, pair)
@@ -530,7 +531,7 @@ class VisualOdometry:
             T_previous_current=step,
             dt=dt,
             motion_covariance=motion_covariance,
-            pose_covariance=view.pose_covariance,
+            pose_covariance=view.pose_covariance[:6, :6],
             scale=scale,
             matches=len(matches),
             inliers=int(np.count_nonzero(motion.inliers)) if motion else 0,

@@ -12,7 +12,9 @@ Without a word all four, one after the other. Exit code 1 when something did not
 
 import argparse
 import collections
+import gc
 import json
+import math
 import resource
 import sys
 import time
@@ -37,10 +39,17 @@ def counted(check, calls):
     return one
 
 
+ROUND = 1000
+"""Messages of one kind that are generated at once: hypothesis remembers all of them until the last."""
+
+
 def soak_messages(options):
-    """``count`` examples of each property; what was used, what was refused with which reason."""
+    """``count`` examples of each property; what was used, what was refused with which reason.
+
+    Memory is that at the end of the first round and of the last.
+    """
     many = hypothesis.settings(
-        max_examples=options.count,
+        max_examples=min(ROUND, options.count),
         deadline=None,
         database=None,
         phases=[hypothesis.Phase.generate],
@@ -50,14 +59,17 @@ def soak_messages(options):
     handlers, told = fuzz.Handlers(), {}
     for messages, check in fuzz.PROPERTIES + handlers.properties:
         fuzz.refusals.clear()
-        calls, before, start = [], rss_mib(), time.monotonic()
-        hypothesis.seed(options.seed)(many(hypothesis.given(messages)(counted(check, calls))))()
+        calls, memory, start = [], [], time.monotonic()
+        for turn in range(math.ceil(options.count / ROUND)):
+            hypothesis.seed(options.seed + turn)(many(hypothesis.given(messages)(counted(check, calls))))()
+            gc.collect()
+            memory.append(rss_mib())
         told[check.__name__] = {
             "messages": len(calls),
             "refused": sum(fuzz.refusals.values()),
             "reasons": len(fuzz.refusals),
             "seconds": round(time.monotonic() - start, 1),
-            "memory_mib": round(rss_mib() - before, 1),
+            "memory_grown_mib": round(memory[-1] - memory[0], 1),
         }
         print(f"{check.__name__}: {told[check.__name__]}", flush=True)
     handlers.close()

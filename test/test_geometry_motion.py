@@ -200,15 +200,17 @@ def test_difference_of_two_poses_from_one_frame():
     rng = np.random.default_rng(5)
     T_a_b, T_a_c = (se3.se3_exp(rng.normal(0, 0.3, 6)) for _ in range(2))
     C_b, C_c = (np.diag(rng.uniform(0.5, 2.0, 6)) * 1e-6 for _ in range(2))
+    common = covariance.IN_COMMON * np.sqrt(C_b * C_c)
+    both = np.block([[C_b, common], [common, C_c]])
 
-    def moved(T, C):
-        d = rng.multivariate_normal(np.zeros(6), C)
+    def moved(T, d):
         return se3.make_pose(se3.so3_exp(d[3:]) @ T[:3, :3], T[:3, 3] + d[:3])
 
     true, R = se3.inverse(T_a_b) @ T_a_c, T_a_b[:3, :3]
     errors = []
     for _ in range(4000):
-        found = se3.inverse(moved(T_a_b, C_b)) @ moved(T_a_c, C_c)
+        d = rng.multivariate_normal(np.zeros(12), both)
+        found = se3.inverse(moved(T_a_b, d[:6])) @ moved(T_a_c, d[6:])
         turn = se3.so3_log(found[:3, :3] @ true[:3, :3].T)
         errors.append(np.concatenate([R @ (found[:3, 3] - true[:3, 3]), R @ turn]))
     expected = covariance.of_difference(C_c, C_b, R @ true[:3, 3])

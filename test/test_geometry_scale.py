@@ -125,25 +125,41 @@ def test_covariance_along_a_path_is_that_of_sampled_paths():
         d = rng.multivariate_normal(np.zeros(6), C_step)
         return se3.make_pose(se3.so3_exp(d[3:]) @ T[:3, :3], T[:3, 3] + d[:3])
 
-    T, C = np.eye(4), np.zeros((6, 6))
+    spread, kept = 0.003, 0.6  # of the unit, and how much of its error is left in the next step
+    T, C = np.eye(4), covariance.of_start()
     for step in poses:
-        C = covariance.along_path(T, C, step, C_step)
+        C = covariance.along_path(T, C, step, C_step, spread, kept)
         T = T @ step
     samples = []
     for _ in range(4000):
-        S = np.eye(4)
+        S, unit = np.eye(4), rng.standard_normal()
         for step in poses:
-            S = S @ noisy(step)
-        samples.append(np.concatenate([S[:3, 3] - T[:3, 3], se3.so3_log(S[:3, :3] @ T[:3, :3].T)]))
-    np.testing.assert_allclose(np.cov(np.transpose(samples)), C, atol=0.12 * C.diagonal().max())
+            unit = kept * unit + np.sqrt(1 - kept**2) * rng.standard_normal()
+            scaled = step.copy()
+            scaled[:3, 3] *= 1 + spread * unit
+            S = S @ noisy(scaled)
+        turn = se3.so3_log(S[:3, :3] @ T[:3, :3].T)
+        samples.append(np.concatenate([S[:3, 3] - T[:3, 3], turn, [unit]]))
+    found, sd = np.cov(np.transpose(samples)), np.sqrt(C.diagonal())
+    np.testing.assert_allclose(found / np.outer(sd, sd), C / np.outer(sd, sd), atol=0.12)
+
+
+def test_a_wrong_unit_does_not_average_out_along_a_path():
+    step = se3.make_pose(np.eye(3), np.array([0.0, 0, 1.0]))
+    T, at_once, anew = np.eye(4), covariance.of_start(), covariance.of_start()
+    for _ in range(25):
+        at_once = covariance.along_path(T, at_once, step, np.zeros((6, 6)), 0.1, kept=1.0)
+        anew = covariance.along_path(T, anew, step, np.zeros((6, 6)), 0.1, kept=0.0)
+        T = T @ step
+    assert np.sqrt(at_once[2, 2]) == pytest.approx(2.5) and np.sqrt(anew[2, 2]) == pytest.approx(0.5)
 
 
 def test_covariance_is_turned_into_the_first_view():
     rng = np.random.default_rng(8)
     R, t = se3.so3_exp(np.array([0.1, -0.4, 0.2])), np.array([0.3, -0.1, 1.0])
     A = rng.normal(0, 1e-3, (6, 6))
-    C = covariance.of_pose_in_first_view(R, t, A @ A.T, scale_spread=0.02)
     T_1_2, samples = se3.inverse(se3.make_pose(R, t)), []
+    C = covariance.with_scale(covariance.of_pose_in_first_view(R, t, A @ A.T), T_1_2[:3, 3], 0.02)
     for d, s in zip(rng.multivariate_normal(np.zeros(6), A @ A.T, 4000), rng.normal(0, 0.02, 4000)):
         S = se3.inverse(se3.make_pose(se3.so3_exp(d[3:]) @ R, t + d[:3]))
         samples.append(np.concatenate([(1 + s) * S[:3, 3] - T_1_2[:3, 3], se3.so3_log(S[:3, :3] @ T_1_2[:3, :3].T)]))

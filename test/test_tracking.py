@@ -188,9 +188,9 @@ def test_fewer_matches_and_blur_are_doubted_and_what_is_usual_is_not():
     assert standard.doubt(100, sharp, None) == 1.0  # nothing is usual yet
     standard.see(1000, sharp, 0.1)
     assert standard.doubt(1000, sharp, sharp) == pytest.approx(1.0) == standard.doubt(1200, None, None)
-    assert standard.doubt(500, sharp, sharp) == pytest.approx(4.0)
+    assert standard.doubt(500, sharp, sharp) == pytest.approx(2.0)
     blurred = Look.of(cv2.blur(GRAY, (25, 1)))
-    assert standard.doubt(1000, sharp, blurred) > 4.0 and standard.doubt(1000, blurred, sharp) > 4.0
+    assert standard.doubt(1000, sharp, blurred) > 2.0 and standard.doubt(1000, blurred, sharp) > 2.0
     for _ in range(300):  # a place with fewer matches, for half a minute
         standard.see(500, sharp, 0.1)
     assert standard.doubt(500, sharp, sharp) == pytest.approx(1.0)

@@ -6,6 +6,7 @@ from depth_pose_ros.geometry import se3
 from depth_pose_ros.geometry.robust import curvature_share, geman_mcclure
 
 COLUMNS = 12  # tiles across an image
+IN_COMMON = 0.7  # correlation of the errors of two motions from the same view
 REACH = 3  # tiles over which errors of flow and of depth were seen to go together
 
 
@@ -82,35 +83,63 @@ def with_others(C: np.ndarray, away: np.ndarray, log_likelihoods: np.ndarray) ->
     return C + (away.T * (shares / shares.sum())) @ away
 
 
-def of_pose_in_first_view(R: np.ndarray, t: np.ndarray, covariance: np.ndarray, scale_spread: float) -> np.ndarray:
-    """Covariance (6, 6) of T_1_2, in the axes of view 1, from that of (dt, dr) in ``t + dt, exp(dr) R``.
-
-    The relative standard deviation of the scale adds its share along the translation.
-    """
+def of_pose_in_first_view(R: np.ndarray, t: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """Covariance (6, 6) of T_1_2, in the axes of view 1, from that of (dt, dr) in ``t + dt, exp(dr) R``."""
     J = np.zeros((6, 6))
     J[:3, :3] = J[3:, 3:] = -R.T
     J[:3, 3:] = -R.T @ se3.hat(t)
-    C = J @ covariance @ J.T
-    p = -R.T @ t
-    C[:3, :3] += scale_spread**2 * np.outer(p, p)
-    return C
+    return J @ covariance @ J.T
 
 
-def along_path(T_a_b: np.ndarray, C_a_b: np.ndarray, T_b_c: np.ndarray, C_b_c: np.ndarray) -> np.ndarray:
-    """Covariance (6, 6) of ``T_a_c = T_a_b T_b_c``, each in the axes of its parent frame."""
+def of_start() -> np.ndarray:
+    """Covariance (7, 7) of a pose that is known exactly, and of the error of the unit; see :func:`along_path`."""
+    return np.diag([0.0] * 6 + [1.0])
+
+
+def along_path(
+    T_a_b: np.ndarray,
+    C_a_b: np.ndarray,
+    T_b_c: np.ndarray,
+    C_b_c: np.ndarray,
+    scale_spread: float = 0.0,
+    kept: float = 1.0,
+) -> np.ndarray:
+    """Covariance (7, 7) of ``T_a_c = T_a_b T_b_c``, each in the axes of its parent frame, and of the error of the unit.
+
+    C_a_b: (7, 7) likewise. C_b_c: (6, 6) but for what is wrong with the unit.
+    scale_spread: relative standard deviation of the unit of T_b_c. Its error changes slowly, so it does not average out
+    as those of single steps do: it is the seventh unknown, in its standard deviations.
+    kept: correlation of the error of the unit in b and in c.
+    """
     R = T_a_b[:3, :3]
-    F = np.eye(6)
-    F[:3, 3:] = -se3.hat(R @ T_b_c[:3, 3])
-    G = np.zeros((6, 6))
-    G[:3, :3] = G[3:, 3:] = R
-    return F @ C_a_b @ F.T + G @ C_b_c @ G.T
+    way = R @ T_b_c[:3, 3]
+    stretch = np.concatenate([scale_spread * way, np.zeros(3), [1.0]])
+    F = np.eye(7)
+    F[:3, 3:6] = -se3.hat(way)
+    F[:, 6] = kept * stretch
+    G = np.zeros((7, 6))
+    G[:3, :3] = G[3:6, 3:] = R
+    return F @ C_a_b @ F.T + G @ C_b_c @ G.T + (1.0 - kept * kept) * np.outer(stretch, stretch)
+
+
+def with_scale(C: np.ndarray, way: np.ndarray, scale_spread: float) -> np.ndarray:
+    """Covariance (6, 6) of a motion along ``way`` (3,) from that but for what is wrong with the unit."""
+    C = C.copy()
+    C[:3, :3] += scale_spread**2 * np.outer(way, way)
+    return C
 
 
 def of_difference(C_a_c: np.ndarray, C_a_b: np.ndarray, way: np.ndarray) -> np.ndarray:
     """Covariance (6, 6) of T_b_c, turned into the axes of a, from those of T_a_c and T_a_b.
 
-    way: (3,) from b to c in the axes of a.
+    way: (3,) from b to c in the axes of a. Flow from one and the same view a errs much the same in b and in c.
     """
     G = -np.eye(6)
     G[:3, 3:] = se3.hat(way)
-    return C_a_c + G @ C_a_b @ G.T
+    common = IN_COMMON * _root(C_a_c) @ _root(C_a_b) @ G.T
+    return C_a_c + G @ C_a_b @ G.T + common + common.T
+
+
+def _root(C: np.ndarray) -> np.ndarray:
+    values, vectors = np.linalg.eigh(C)
+    return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T

@@ -76,6 +76,10 @@ class ScaleFilter:
         """The factor may have changed by this relative standard deviation, beside its usual drift."""
         self.variance += spread * spread
 
+    def restart(self, variance: float) -> None:
+        """The factor is what it was, by definition, but known no better than to this variance (relative, squared)."""
+        self.variance = variance
+
     def update(self, measured: float, variance: float) -> bool:
         """Take in a measurement and its variance (relative, squared). False if it is too far off to be believed."""
         if not self.is_known:

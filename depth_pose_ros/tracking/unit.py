@@ -14,6 +14,7 @@ from depth_pose_ros.tracking.views import Pair, View
 
 POINTS_DRIFT = 0.005  # relative, from frame to frame, of the unit that the triangulated points carry on
 NETWORK_SPREAD = 0.05  # relative, of the scale of a depth network in one frame, beside what its points show
+NETWORK_SHARED = 0.1  # likewise, in common to neighbouring frames: it does not average out
 GROUND_SPREAD = 0.03  # likewise of the camera's height above uneven ground
 GUESS_SPREAD = 0.5  # likewise of a length that nothing shows, and that is taken over from the last frame
 
@@ -26,20 +27,27 @@ class Unit:
         self._per_raw = ScaleFilter(POINTS_DRIFT)  # of ``camera_height``; of ``none``, which is never corrected
         self._per_raw_by_median = 1.0  # of ``median_depth``
         self._source = ""
-        self._points_spread = 0.0  # of the last length
+        self.own_spread = 0.0
+        """Relative, of the last length beside the next one: what of the scale's spread is not shared by all frames."""
         self._is_measured = False  # in this frame
 
     def measure(self, config: OdometryConfig, view: View, pair: Pair) -> None:
         """Look at the scale in a frame that has moved."""
         self._choose(config, view)
-        self._points_spread = GUESS_SPREAD if pair.is_guess else 0.0
+        self.own_spread = GUESS_SPREAD if pair.is_guess else 0.0
         if pair.points_scale is not None:
-            self._points_spread = pair.points_scale.spread
-        self.network_per_raw.drift_by(self._points_spread)
-        self._per_raw.drift_by(self._points_spread)
-        if pair.network_scale is not None:
+            self.own_spread = pair.points_scale.spread
+        if pair.network_scale is None:
+            self.network_per_raw.drift_by(self.own_spread)
+        else:
             variance = pair.network_scale.spread**2 + NETWORK_SPREAD**2
-            self._is_measured = self.network_per_raw.update(pair.network_scale.value / pair.length, variance)
+            if pair.points_scale is None:  # the length is the network's, and the unit of the points begins anew with it
+                self.own_spread, self._is_measured = math.sqrt(variance), True
+                self.network_per_raw.restart(variance)
+            else:
+                self.network_per_raw.drift_by(self.own_spread)
+                self._is_measured = self.network_per_raw.update(pair.network_scale.value / pair.length, variance)
+        self._per_raw.drift_by(self.own_spread)
         if self._source == "camera_height":
             self._is_measured = self._look_for_ground(config.camera_height, view.camera, pair)
         elif self._source == "none":
@@ -62,7 +70,8 @@ class Unit:
                 if math.isfinite(middle):  # else nothing is known of this frame's depth: as before
                     self._per_raw_by_median = config.median_depth / middle
             factor = self._per_raw_by_median
-        spread = math.sqrt(self._points_spread**2 + (way.variance if way.is_known else 0.0))
+        shared = NETWORK_SHARED if way is self.network_per_raw and way.is_known else 0.0
+        spread = math.sqrt(self.own_spread**2 + (way.variance if way.is_known else 0.0) + shared**2)
         is_metric = self._source == "camera_height" and way.is_known
         ok, self._is_measured = self._is_measured and pair.motion is not None, False
         value = factor * raw_per_network if view.network_depth is not None else 1.0

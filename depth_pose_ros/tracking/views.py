@@ -32,7 +32,7 @@ class View:
     network_depth: np.ndarray | None = None  # (h, w) in the network's unit, NaN where masked
     points_depth: np.ndarray | None = None  # (h, w), coarse, of triangulated points, in the raw unit
     T_odom_camera: np.ndarray | None = None
-    pose_covariance: np.ndarray | None = None
+    pose_covariance: np.ndarray | None = None  # (7, 7), see covariance.along_path
     since: tuple[int, np.ndarray] | None = None  # stamp of the frame it was compared with; covariance (6, 6) from there
     at_rest: bool = False  # the camera stood still when this was taken
     world: np.ndarray | None = None  # (C,) bool, the tiles of the image that moved with the world; None where unknown
