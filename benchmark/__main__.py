@@ -51,7 +51,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--keep", action="store_true", help="write the results to benchmark/results/, for the next run")
     parser.add_argument("--sizes", type=_sizes, default=SIZES, metavar="WxH,...", help="input sizes of the networks")
     parser.add_argument("--frames", type=positive, default=150, help="frames of each measurement (default: 150)")
-    parser.add_argument("--backends", type=_words, default=("auto",), help="accuracy: backends, e.g. cpu,openvino")
+    parser.add_argument(
+        "--backends", type=_words, default=("cpu", "cpu_int8"), help="accuracy: backends (default: cpu,cpu_int8)"
+    )
     parser.add_argument("--seconds", type=float, default=5.0, help="node: of each run (default: 5)")
     parser.add_argument("--runs", type=positive, default=5, help="node: runs of each measurement (default: 5)")
     parser.add_argument("--rates", type=_rates, default=(10.0, 30.0), help="node: Hz of the latency (default: 10,30)")
