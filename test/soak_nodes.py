@@ -62,6 +62,7 @@ class Rig:
         self.camera = WIDE
         self.sent = self._at = 0
         self.states = {name: {} for name in STATUS}  # by stamp
+        self.reasons = {name: {} for name in STATUS}  # likewise, of the last few
         self.speeds = {name: [] for name in STATUS}  # from each odometry message to the next, units/s, and stamp
         self.memory = []  # second, node, MiB
         self._last = {}
@@ -89,10 +90,11 @@ class Rig:
 
     def _take_status(self, name):
         def take(message):
-            states = self.states[name]
-            states[messages.stamp_ns(message.header.stamp)] = values(message)["state"]
-            while len(states) > 5000:
-                del states[next(iter(states))]
+            found, stamp = values(message), messages.stamp_ns(message.header.stamp)
+            for kept, key, limit in ((self.states[name], "state", 5000), (self.reasons[name], "reason", 12)):
+                kept[stamp] = found.get(key, "")
+                while len(kept) > limit:
+                    del kept[next(iter(kept))]
 
         return take
 
@@ -315,6 +317,8 @@ def soak(options):
         for name, (frames, _) in found.items():
             if frames is None or frames > GOOD_FRAMES:
                 failures.append(f"{fault.__name__} {turn}: {name} tracked after {frames} good frames")
+                for stamp, reason in rig.reasons[name].items():
+                    print(f"    {name} at {1e-9 * stamp % 1000:.2f} s: {rig.states[name][stamp]}: {reason}", flush=True)
         failures += [f"{name} ended by itself" for name, node in rig.nodes.items() if not node.is_running]
     ends = rig.close()
     rclpy.shutdown()
