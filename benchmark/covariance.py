@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -73,8 +72,8 @@ def errors(estimates: list[Estimate], poses: np.ndarray) -> dict[str, list[tuple
 
     poses: (F, 4, 4) true poses of the camera.
     """
-    pairs = [se3.inverse(a) @ b for a, b in pairwise(poses)]
-    steps = list(zip(estimates[1:], pairs, strict=True))
+    since = [max(1, round(estimate.dt * RATE_HZ)) for estimate in estimates]  # frames; more than one after a loss
+    steps = [(estimates[k], se3.inverse(poses[k - since[k]]) @ poses[k]) for k in range(1, len(poses))]
     factor = _factor(steps)
     found: dict[str, list[tuple[float, int]]] = {}
     for estimate, T in steps:
