@@ -110,6 +110,7 @@ class SmallDepth(nn.Module):
 
     def inverse_depth(self, logit: Tensor) -> Tensor:
         """Logits -> inverse depth, spread evenly over the logarithm of the range."""
+        logit = logit.float()  # three digits of bfloat16 over four decades of depth are too few
         near, far = 1.0 / self.config.min_depth, 1.0 / self.config.max_depth
         return far * torch.exp(torch.sigmoid(logit) * torch.log(torch.tensor(near / far)).item())
 

@@ -55,32 +55,44 @@ def flow_item(rng: np.random.Generator, sample: Sample, width: int, height: int)
     return {n: torch.from_numpy(np.ascontiguousarray(v)) for n, v in zip(names, values, strict=True)}
 
 
+SQUEEZE = 2.6
+"""How much flatter than it was an image may come to the network: what a 4:3 image becomes at 640x192 (2.5)."""
+INDOORS = 1.4
+"""A flat crop of a room shows a strip of wall, and nothing tells its depth: rooms keep their height, nearly: what they
+are squeezed by lies within this factor of all that they can be."""
+
+
 def depth_item(
     rng: np.random.Generator, sample: Sample, width: int, height: int, reference_focal: float, zoom: float = 1.5
 ) -> dict[str, Tensor]:
-    """One training item for depth: a random zoom and crop of one of the two images.
+    """One training item for depth: a random zoom and crop of one of the two images, squeezed half the time.
 
     The depth is multiplied by ``reference_focal / fx`` of the zoomed image: what one image can tell (see SmallDepth).
+    Camera effects come last, at the size that the network sees.
     """
-    sample = recoloured(sample, rng)
     first = rng.random() < 0.5
     image = np.asarray(sample.image_1 if first else sample.image_2)
-    depth = np.asarray(sample.depth_1 if first else sample.depth_2).astype(np.float32)
+    depth = np.asarray(sample.depth_1 if first else sample.depth_2)
     fx = float(sample.K[0, 0])
     full_h, full_w = image.shape[1:]
     least = max(width / full_w, height / full_h)
     scale = least * float(np.exp(rng.uniform(0.0, np.log(zoom))))
     crop_w, crop_h = min(full_w, round(width / scale)), min(full_h, round(height / scale))
+    most = min(full_h / crop_h, SQUEEZE)
+    if sample.kind == "room" or rng.random() < 0.5:
+        low = max(most / INDOORS, 1.0) if sample.kind == "room" else 1.0
+        crop_h = min(full_h, round(crop_h * float(np.exp(rng.uniform(np.log(low), np.log(most))))))
     x = int(rng.integers(0, full_w - crop_w + 1))
     y = int(rng.integers(0, full_h - crop_h + 1))
     scale_x = width / crop_w
     image = np.ascontiguousarray(image[:, y : y + crop_h, x : x + crop_w].transpose(1, 2, 0))
-    depth = np.ascontiguousarray(depth[y : y + crop_h, x : x + crop_w])
-    interpolation = cv2.INTER_AREA if scale_x < 1.0 else cv2.INTER_LINEAR
-    image = (
-        cv2.resize(image, (width, height), interpolation=interpolation).transpose(2, 0, 1).astype(np.float32) / 255.0
-    )
+    interpolation = cv2.INTER_AREA if crop_h > height else cv2.INTER_LINEAR
+    image = cv2.resize(image, (width, height), interpolation=interpolation)
+    depth = np.ascontiguousarray(depth[y : y + crop_h, x : x + crop_w], np.float32)
     depth = cv2.resize(depth, (width, height), interpolation=cv2.INTER_NEAREST)
+    seen = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    seen = replace(sample, image_1=seen, image_2=seen, flow_forward=sample.flow_forward * scale_x)
+    image = recoloured(seen, rng).image_1.numpy().astype(np.float32) / 255.0
     if rng.random() < 0.5:
         image, depth = image[..., ::-1], depth[..., ::-1]
     depth = depth * np.float32(reference_focal / (fx * scale_x))

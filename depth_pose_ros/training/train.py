@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--flow", type=Path, metavar="CHECKPOINT", help="flow network to start from, or to learn depth with"
     )
     parser.add_argument("--depth", type=Path, metavar="CHECKPOINT", help="depth network to start from")
+    add_worlds_arguments(parser)
     add_video_arguments(parser)
     add_run_arguments(parser, steps=10_000, batch=8)
+
+
+def add_worlds_arguments(parser: argparse.ArgumentParser) -> None:
+    """How rendered scenes are cut."""
+    group = parser.add_argument_group("worlds")
+    group.add_argument(
+        "--sizes", type=size, nargs="+", metavar="WxH",
+        help="sizes of the crops as the network sees them, one drawn per batch "
+        f"({', '.join(f'{task}: ' + ' '.join(f'{w}x{h}' for w, h in sizes) for task, sizes in stage_a.SIZES.items())})",
+    )  # fmt: skip
+    group.add_argument(
+        "--coarse", type=int, default=1, metavar="N",
+        help="depth: the crops stand for images N times as large, whose sizes are divided by it; a first run with 2 "
+        "learns faster, a second one from its checkpoint (--depth) the details (1)",
+    )  # fmt: skip
 
 
 def add_video_arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,6 +121,14 @@ def main(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def size(text: str) -> tuple[int, int]:
+    """320x96 -> (320, 96)."""
+    width, _, height = text.partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) >= 16 and int(height) >= 16):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: expected WIDTHxHEIGHT of at least 16x16, as 320x96")
+    return int(width), int(height)
+
+
 def train_on_worlds(arguments: argparse.Namespace, pools: Sequence[Path]) -> None:
     """Stage A."""
     if arguments.task == "joint":
@@ -112,15 +137,21 @@ def train_on_worlds(arguments: argparse.Namespace, pools: Sequence[Path]) -> Non
         )
     start = arguments.flow if arguments.task == "flow" else arguments.depth
     network = network_for(arguments.task, start, arguments.network)
+    sizes = arguments.sizes or [
+        (w // arguments.coarse, h // arguments.coarse) for w, h in stage_a.SIZES[arguments.task]
+    ]
     config = stage_a.TrainingConfig(
-        seed=arguments.seed, steps=arguments.steps, batch=arguments.batch, **given_learning_rate(arguments)
+        seed=arguments.seed,
+        steps=arguments.steps,
+        batch=arguments.batch,
+        sizes=tuple(sizes),
+        coarse=arguments.coarse,
+        **given_learning_rate(arguments),
     )
     network = stage_a.fit(
         arguments.task, pools, arguments.out, config, network, arguments.workers, **trainer_options(arguments)
     )
-    save_network(
-        network, arguments.out / f"{arguments.task}.pt", {"stage_a": {"steps": config.steps, "seed": config.seed}}
-    )
+    save_network(network, arguments.out / f"{arguments.task}.pt", {"stage_a": asdict(config)})
 
 
 def train_on_video(arguments: argparse.Namespace, videos: Sequence[str], pools: Sequence[Path]) -> None:
