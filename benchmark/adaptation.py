@@ -33,6 +33,7 @@ from depth_pose_ros.training.stage_b import (
     choose_pairs,
     fit,
     flow_field,
+    inverse_depth,
 )
 
 DEPTH_CAMERA = PinholeCamera(640, 480, 585.0, 585.0, 320.0, 240.0)
@@ -72,7 +73,7 @@ class Score:
         network.eval()
         rows = []
         for i in self.frames:
-            inverse = network(tensor(self.clip.images[i]))[0, 0].numpy()
+            inverse = inverse_depth(network, tensor(self.clip.images[i]))[0, 0].numpy()
             if i not in self.truth:
                 camera = self.clip.camera.resized(inverse.shape[1], inverse.shape[0])
                 self.truth[i] = registered_depth(self.files[i], camera)
@@ -148,7 +149,7 @@ class TorchDepth:
     @torch.no_grad()
     def depth(self, image: np.ndarray, fx: float | None = None) -> np.ndarray:
         """In the network's unit."""
-        return 1.0 / self.network(tensor(image))[0, 0].numpy()
+        return 1.0 / inverse_depth(self.network, tensor(image))[0, 0].numpy()
 
 
 def tensor(image: np.ndarray) -> torch.Tensor:

@@ -458,7 +458,14 @@ def network_size(image_size: tuple[int, int], recommended: tuple[int, int], mult
 
     Both sides are multiples of ``multiple``.
     """
-    scale = min(1.0, math.sqrt(recommended[0] * recommended[1] / (image_size[0] * image_size[1])))
+    if image_size[0] * image_size[1] < recommended[0] * recommended[1]:
+        recommended = image_size
+    return size_of_area(image_size, recommended, multiple)
+
+
+def size_of_area(image_size: tuple[int, int], area: tuple[int, int], multiple: int = 1) -> tuple[int, int]:
+    """(width, height) in the shape of ``image_size``, with about as many pixels as ``area``; multiples of a number."""
+    scale = math.sqrt(area[0] * area[1] / (image_size[0] * image_size[1]))
     width, height = (max(multiple, round(side * scale / multiple) * multiple) for side in image_size)
     return width, height
 

@@ -291,8 +291,8 @@ class NetworkConfig(Tunables):
     backend: str = tunable("auto", "What runs the networks; auto takes the fastest that works here.", read_only=True)
     network_width: int = tunable(
         0,
-        "Width of the networks' input; 0: near 640 x 192 in area, in the shape of the image. A depth model that was "
-        "trained for more pixels gets the image enlarged.",
+        "Width of the networks' input; 0: near 640 x 192 in area, in the shape of the image. A depth model that tells "
+        "what it was trained for gets the image at about that size.",
         unit="px",
         minimum=0,
         maximum=4096,

@@ -84,15 +84,19 @@ def test_depth_is_finite_and_positive_where_the_network_says_zero(depth_model, k
     assert np.isfinite(depth).all() and (depth > 0).all()
 
 
-def test_images_smaller_than_a_depth_network_was_trained_for_are_enlarged(depth_model):
-    inputs = replace(depth_model.inputs, smallest_size=(2 * WIDTH, 2 * HEIGHT))
-    replace(depth_model, inputs=inputs).save()
+@pytest.mark.parametrize("factor, interpolation", [(2.0, cv2.INTER_LINEAR), (0.5, cv2.INTER_AREA)])
+def test_images_are_brought_to_the_size_that_a_depth_network_was_trained_for(depth_model, factor, interpolation):
+    trained = round(factor * WIDTH), round(factor * HEIGHT)
+    replace(depth_model, inputs=replace(depth_model.inputs, trained_size=trained)).save()
     image = random_image(1)
     network = engines.load_depth(depth_model.path, WIDTH, HEIGHT, threads=1)
-    assert network.input_size == (2 * WIDTH, 2 * HEIGHT) and (network.width, network.height) == (WIDTH, HEIGHT)
-    large = engines.load_depth(depth_model.path, 2 * WIDTH, 2 * HEIGHT, threads=1)
-    enlarged = cv2.resize(image, (2 * WIDTH, 2 * HEIGHT))
-    np.testing.assert_allclose(network.depth(image, fx=50.0), large.depth(enlarged, fx=100.0), rtol=1e-5)
+    assert network.input_size == trained and (network.width, network.height) == (WIDTH, HEIGHT)
+    own = engines.load_depth(depth_model.path, *trained, threads=1)
+    resized = cv2.resize(image, trained, interpolation=interpolation)
+    expected = own.depth(resized, fx=50.0 * factor)
+    if factor < 1.0:  # and back, linearly in what the network gives, the inverse depth
+        expected = 1.0 / cv2.resize(1.0 / expected, (WIDTH // 4, HEIGHT // 4))
+    np.testing.assert_allclose(network.depth(image, fx=50.0), expected, rtol=1e-5)
     with pytest.raises(ImageError, match=r"\(32, 64, 3\) uint8"):
         network.depth(image[:-1])
     with pytest.raises(ModelError, match="multiples of 4"):
@@ -101,8 +105,8 @@ def test_images_smaller_than_a_depth_network_was_trained_for_are_enlarged(depth_
 
 def test_input_size_has_the_shape_of_the_image_and_the_pixels_of_the_training():
     manifest = engines.find_model("depth_small", "depth")
-    sizes = [manifest.input_size(*size) for size in ((320, 96), (512, 160), (160, 112), (640, 192), (832, 256))]
-    assert sizes == [(640, 192), (624, 192), (416, 288), (640, 192), (832, 256)]
+    sizes = [manifest.input_size(*size) for size in ((320, 96), (512, 160), (160, 112), (640, 192), (640, 480))]
+    assert sizes == [(320, 96), (320, 96), (208, 144), (320, 96), (208, 144)]
 
 
 @pytest.mark.parametrize("order", ["BGR", "RGB"])

@@ -18,9 +18,11 @@ from depth_pose_ros.networks.matching_flow import MatchingFlow, MatchingFlowConf
 from depth_pose_ros.networks.registry import load_network  # noqa: E402
 from depth_pose_ros.networks.small_depth import SmallDepth, SmallDepthConfig  # noqa: E402
 from depth_pose_ros.training import stage_a  # noqa: E402
+from depth_pose_ros.training.augment import depth_item  # noqa: E402
 from depth_pose_ros.training.export import export_network  # noqa: E402
 from depth_pose_ros.training.stage_a import TrainingConfig, fit  # noqa: E402
 from depth_pose_ros.worlds.pool import PoolDataset, render_pool  # noqa: E402
+from depth_pose_ros.worlds.sample import Sample  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -131,6 +133,30 @@ def test_from_worlds_to_poses(pool, tmp_path):
     assert after < before, f"AbsRel {before} before, {after} after"
 
 
+def test_flat_crops_of_a_room_keep_most_of_its_height():
+    width, height = 240, 176
+    far = 1e5
+    rows = far + torch.arange(height).float()[:, None].expand(height, width)  # the depth tells the row, and the zoom
+    image = torch.zeros(3, height, width, dtype=torch.uint8)
+    flow, hidden = torch.zeros(2, height, width), torch.zeros(height, width, dtype=torch.bool)
+    K = np.array([[200.0, 0, 120], [0, 200.0, 88], [0, 0, 1]])
+
+    def squeezed(kind, seed):
+        """How much flatter an item of 160x48 shows things."""
+        sample = Sample(image, image, flow, flow, hidden, hidden, rows, rows, np.eye(4), K, hidden, kind)
+        item = depth_item(np.random.default_rng(seed), sample, 160, 48, reference_focal=200.0)
+        depth = item["depth"][0].numpy()
+        assert item["image"].shape == (3, 48, 160) and depth.shape == (48, 160)
+        np.testing.assert_array_equal(depth, np.repeat(depth[:, :1], 160, axis=1))
+        columns_per_column = depth[0, 0] / far
+        rows_per_row = (depth[-1, 0] - depth[0, 0]) / columns_per_column / 47.0
+        return rows_per_row / columns_per_column
+
+    rooms, streets = ([squeezed(kind, seed) for seed in range(20)] for kind in ("room", "street"))
+    assert min(rooms) > 1.6 and max(rooms) < 2.7
+    np.testing.assert_allclose(np.quantile(streets, [0.0, 0.25]), 1.0, atol=0.05)  # half of the others are not
+
+
 def moved_pixels(sample):
     return sample.flow_forward.norm(dim=0)[~sample.occluded_1].median().item()
 
@@ -140,11 +166,18 @@ def moved_pixels(sample):
 
 def test_train_command_on_worlds(pool, tmp_path, capsys):
     command = ["train", "depth", "--data", f"worlds:{pool / 'train'}", "--out", str(tmp_path), "--steps", "1"]
-    assert cli.main([*command, "--batch", "1", "--accelerator", "cpu"]) == 0
+    assert cli.main([*command, "--batch", "1", "--accelerator", "cpu", "--sizes", "96x64"]) == 0
     network, provenance = load_network(tmp_path / "depth.pt")
     assert isinstance(network, SmallDepth)
     assert provenance["stage_a"]["steps"] == 1
+    assert provenance["stage_a"]["sizes"] == ((96, 64),)
     assert "depth.pt" in capsys.readouterr().out
+
+
+def test_size_that_is_none_is_refused(pool, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["train", "depth", "--data", f"worlds:{pool}", "--out", str(tmp_path), "--sizes", "96"])
+    assert "'96' is no size: expected WIDTHxHEIGHT" in capsys.readouterr().err
 
 
 def test_joint_training_on_worlds_is_refused(pool, tmp_path, capsys):

@@ -66,8 +66,8 @@ def load_depth(
 ) -> NetworkDepth:
     """A depth network for images of width x height; arguments and errors as in :func:`load_flow`.
 
-    Images with fewer pixels than the network was trained for are enlarged first (``smallest_size`` of its manifest): at
-    320x96 the shipped one would see the scale wander by a third from frame to frame.
+    Images are brought to the size that the network was trained for first (``trained_size`` of its manifest), in their
+    own shape: what is known of the sizes of things on the image is known at that scale.
     """
     manifest = find_model(model, "depth")
     width, height = _size(manifest.recommended_size, width, height)

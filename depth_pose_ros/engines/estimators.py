@@ -112,7 +112,8 @@ class NetworkFlow(_Network):
 class NetworkDepth(_Network):
     """Depth of one image by a network file; see ``DepthEstimator``.
 
-    It takes images of the size it was opened for, ``input_size``; after :meth:`take` of another, which it resizes.
+    It takes images of the size it was opened for, ``input_size``; after :meth:`take` of another, which it resizes. The
+    depth is as fine as the network's output, or as its stride is on the image given, if that is finer.
     """
 
     def take(self, width: int, height: int) -> None:
@@ -132,9 +133,13 @@ class NetworkDepth(_Network):
         outputs = self.manifest.outputs
         if self.input_size != (self.width, self.height):
             check_image(image, self.height, self.width)
-            image = cv2.resize(image, self.input_size, interpolation=cv2.INTER_LINEAR)
+            smaller = self.input_size[0] < self.width
+            image = cv2.resize(image, self.input_size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
             fx = fx * self.input_size[0] / self.width if fx else fx
         value = self._run(self._prepare(image))[0][0]
+        width, height = self.width // outputs.stride, self.height // outputs.stride
+        if value.shape[1] < width:  # the network saw less than it was given
+            value = cv2.resize(value, (width, height), interpolation=cv2.INTER_LINEAR)
         if (outputs.scale, outputs.offset) != (1.0, 0.0):
             value = value * np.float32(outputs.scale) + np.float32(outputs.offset)
         zoom = np.float32(fx / self.reference_focal if fx and self.reference_focal else 1.0)

@@ -8,7 +8,6 @@ runs once for each image, and a matcher for the features of any two.
 """
 
 import hashlib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from depth_pose_ros.camera import size_of_area
 from depth_pose_ros.errors import ModelError
 from depth_pose_ros.share import share_folders
 
@@ -55,8 +55,8 @@ class Inputs:
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     multiple_of: int = 1
     """Width and height must be multiples of this."""
-    smallest_size: tuple[int, int] | None = None
-    """(width, height) of the fewest pixels that a depth network was trained for: smaller images are enlarged first."""
+    trained_size: tuple[int, int] | None = None
+    """(width, height) that a depth network was trained for: other images are brought to about as many pixels first."""
 
 
 @dataclass(frozen=True)
@@ -162,13 +162,12 @@ class Manifest:
             )
 
     def input_size(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) of the network's input for images of width x height: theirs, unless they are too small."""
-        smallest = self.inputs.smallest_size
-        if smallest is None or width * height >= smallest[0] * smallest[1]:
-            return width, height
-        scale = math.sqrt(smallest[0] * smallest[1] / (width * height))
-        multiple = self.inputs.multiple_of
-        return tuple(max(multiple, round(side * scale / multiple) * multiple) for side in (width, height))
+        """(width, height) of the network's input for images of width x height.
+
+        Theirs; or, where the manifest tells what the network was trained for, about as many pixels in their shape.
+        """
+        trained = self.inputs.trained_size
+        return size_of_area((width, height), trained, self.inputs.multiple_of) if trained else (width, height)
 
     def save(self) -> None:
         """Write the YAML file at ``path``; file names are written relative to it."""
@@ -188,7 +187,7 @@ class Manifest:
                 "mean": list(inputs.mean),
                 "std": list(inputs.std),
                 "multiple_of": inputs.multiple_of,
-                **({"smallest_size": list(inputs.smallest_size)} if inputs.smallest_size else {}),
+                **({"trained_size": list(inputs.trained_size)} if inputs.trained_size else {}),
             },
             "outputs": {"names": list(outputs.names), "stride": outputs.stride},
             "recommended_size": list(self.recommended_size),
@@ -255,8 +254,8 @@ def load_manifest(path: Path) -> Manifest:
                 mean=_floats(inputs.get("mean", (0, 0, 0)), 3, "inputs.mean"),
                 std=_floats(inputs.get("std", (1, 1, 1)), 3, "inputs.std"),
                 multiple_of=_positive(inputs["multiple_of"], "inputs.multiple_of"),
-                smallest_size=_pair(inputs["smallest_size"], "inputs.smallest_size")
-                if inputs.get("smallest_size")
+                trained_size=_pair(inputs["trained_size"], "inputs.trained_size")
+                if inputs.get("trained_size")
                 else None,
             ),
             outputs=Outputs(

@@ -3,7 +3,6 @@
 import argparse
 import copy
 import json
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -122,11 +121,10 @@ def _export(
     licence: str,
     compact: bool,
 ) -> Manifest:
-    smallest = getattr(network, "smallest_size", None)
     inputs = Inputs(
         ("image_1", "image_2") if task == "flow" else ("image",),
         multiple_of=network.multiple_of,
-        smallest_size=smallest and min(smallest, recommended_size, key=math.prod),
+        trained_size=getattr(network, "trained_size", None),
     )
     images = example_images(network.multiple_of)[: len(inputs.names)]
     tensors = [torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255.0 for image in images]

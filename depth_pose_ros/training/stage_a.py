@@ -25,8 +25,8 @@ from depth_pose_ros.training.supervised import depth_loss, flow_loss
 from depth_pose_ros.worlds.pool import PoolDataset, read_sample
 from depth_pose_ros.worlds.scenes import KINDS
 
-SIZES = {"flow": ((192, 128),), "depth": ((320, 96), (224, 160))}
-"""Crop sizes (width, height) as the network sees them; depth needs the whole view."""
+SIZES = {"flow": ((192, 128),), "depth": ((160, 48), (112, 80))}
+"""Crop sizes (width, height) as the network sees them, depth after `SmallDepth.shrunk`; depth needs the whole view."""
 
 AVERAGE = 1000
 """The weights kept are a moving average over so many steps, or over the last tenth of a shorter run: it errs less than
@@ -45,9 +45,6 @@ class TrainingConfig:
     warmup: int = 200
     sizes: tuple[tuple[int, int], ...] = SIZES["flow"]
     """Crop sizes (width, height) as the network sees them; one is drawn per batch."""
-    coarse: int = 1
-    """Depth alone: how many times smaller than what the network is meant for these crops are. A network that learned
-    on small images first learns as much from the large ones in a fraction of the time."""
 
 
 class PoolItems(IterableDataset):
@@ -150,8 +147,8 @@ class DepthStageA(StageA):
     network: SmallDepth
 
     def item(self, rng: np.random.Generator, sample: Any, width: int, height: int) -> dict[str, Tensor]:
-        focal = self.network.config.reference_focal / (self.network.config.shrink * self.config.coarse)
-        return depth_item(rng, sample, width, height, focal)
+        config = self.network.config
+        return depth_item(rng, sample, width, height, config.reference_focal / config.shrink)
 
     def terms(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         image = batch["image"].contiguous(memory_format=torch.channels_last)

@@ -18,11 +18,12 @@ import cv2
 import lightning as L
 import numpy as np
 import torch
+import torch.nn.functional as F
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from depth_pose_ros.camera import PinholeCamera
+from depth_pose_ros.camera import PinholeCamera, size_of_area
 from depth_pose_ros.engines.engine import FlowField
 from depth_pose_ros.errors import ConfigError
 from depth_pose_ros.geometry.appearance import MIN_CONTRAST, contrast
@@ -201,7 +202,7 @@ class StageB(L.LightningModule):
         if self.flow in self.learns:
             terms |= flow_terms(image_1, image_2, flows_12, flows_21, self.constants)
         if self.config.stage != "flow":
-            inverse_1, inverse_2 = self.depth(torch.cat((image_1, image_2))).chunk(2)
+            inverse_1, inverse_2 = inverse_depth(self.depth, torch.cat((image_1, image_2))).chunk(2)
             motion = self.motions(batch, flows_12[0], flows_21[0], sigma)
             terms |= geometry_terms(
                 image_1,
@@ -344,6 +345,20 @@ def choose_pairs(
             "depth needs a camera that moves sideways or forward (turning alone is not enough)"
         )
     return np.array(kept)
+
+
+def inverse_depth(network: nn.Module, image: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B, 1, h, w) of a depth network, which sees images of the size that it was trained for.
+
+    As fine as the network's output, or as its stride is on the image given, if that is finer; as `NetworkDepth` has it.
+    """
+    height, width = image.shape[2:]
+    if trained := getattr(network, "trained_size", None):
+        w, h = size_of_area((width, height), trained, network.multiple_of)
+        image = F.interpolate(image, size=(h, w), mode="area" if w < width else "bilinear")
+    inverse = network(image)
+    height, width = height // network.stride, width // network.stride
+    return inverse if inverse.shape[3] >= width else F.interpolate(inverse, size=(height, width), mode="bilinear")
 
 
 def fit(

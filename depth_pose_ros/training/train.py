@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from depth_pose_ros.camera import network_size
+from depth_pose_ros.camera import network_size, size_of_area
 from depth_pose_ros.errors import ConfigError
 from depth_pose_ros.networks.registry import build_network, load_network, save_network, task_of
 from depth_pose_ros.sequences import open_sequence
@@ -66,11 +66,6 @@ def add_worlds_arguments(parser: argparse.ArgumentParser) -> None:
         "--sizes", type=size, nargs="+", metavar="WxH",
         help="sizes of the crops as the network sees them, one drawn per batch "
         f"({', '.join(f'{task}: ' + ' '.join(f'{w}x{h}' for w, h in sizes) for task, sizes in stage_a.SIZES.items())})",
-    )  # fmt: skip
-    group.add_argument(
-        "--coarse", type=int, default=1, metavar="N",
-        help="depth: the crops stand for images N times as large, whose sizes are divided by it; a first run with 2 "
-        "learns faster, a second one from its checkpoint (--depth) the details (1)",
     )  # fmt: skip
 
 
@@ -137,15 +132,11 @@ def train_on_worlds(arguments: argparse.Namespace, pools: Sequence[Path]) -> Non
         )
     start = arguments.flow if arguments.task == "flow" else arguments.depth
     network = network_for(arguments.task, start, arguments.network)
-    sizes = arguments.sizes or [
-        (w // arguments.coarse, h // arguments.coarse) for w, h in stage_a.SIZES[arguments.task]
-    ]
     config = stage_a.TrainingConfig(
         seed=arguments.seed,
         steps=arguments.steps,
         batch=arguments.batch,
-        sizes=tuple(sizes),
-        coarse=arguments.coarse,
+        sizes=tuple(arguments.sizes or stage_a.SIZES[arguments.task]),
         **given_learning_rate(arguments),
     )
     network = stage_a.fit(
@@ -194,9 +185,10 @@ class WorldItems:
 
     def __init__(self, pools: Sequence[Path], depth: nn.Module, clip: Clip) -> None:
         self.files = PoolDataset(*pools, kinds=set(KINDS)).files
-        # SmallDepth looks at a shrunk image; Stage A and this render it as such.
-        shrink = getattr(depth.config, "shrink", 1)
-        self.size = clip.camera.width // shrink, clip.camera.height // shrink
+        # SmallDepth looks at a shrunk image of the size it was trained for; Stage A and this render it as such.
+        shrink, size = getattr(depth.config, "shrink", 1), (clip.camera.width, clip.camera.height)
+        width, height = size_of_area(size, getattr(depth, "trained_size", size), depth.multiple_of)
+        self.size = width // shrink, height // shrink
         self.focal = getattr(depth.config, "reference_focal", clip.camera.fx) / shrink
 
     def __call__(self, rng: np.random.Generator) -> dict[str, Tensor]:
