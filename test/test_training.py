@@ -105,13 +105,13 @@ def pose_errors(model, samples):
 
 
 def depth_error(model, samples):
-    """Median AbsRel after median scaling."""
+    """Median AbsRel in metres: the scale is what is learned first."""
     engine = load_depth(model, WIDTH, HEIGHT, "cpu", 1)
     errors = []
     for sample in samples:
-        depth = engine.depth(np.ascontiguousarray(sample.image_1.permute(1, 2, 0).numpy()))
+        depth = engine.depth(np.ascontiguousarray(sample.image_1.permute(1, 2, 0).numpy()), float(sample.K[0, 0]))
         truth = cv2.resize(sample.depth_1.numpy(), depth.shape[::-1], interpolation=cv2.INTER_NEAREST)
-        errors.append(depth_errors(depth, truth, median_scaling=True).abs_rel)
+        errors.append(depth_errors(depth, truth, median_scaling=False).abs_rel)
     return np.median(errors)
 
 
@@ -130,7 +130,8 @@ def test_from_worlds_to_poses(pool, tmp_path):
     # Measured with three seeds: 0.08 to 0.18 of the rotation error and 0.47 to 0.58 of the direction error are left.
     assert (after < (0.4, 0.8) * before).all(), f"rotation, direction: {before} deg before, {after} deg after"
     before, after = (depth_error(tmp_path / f"depth_{k}.yaml", samples) for k in (0, 1))
-    assert after < before, f"AbsRel {before} before, {after} after"
+    # Measured with three seeds: 0.64 to 0.70 of the error are left.
+    assert after < 0.85 * before, f"AbsRel {before} before, {after} after"
 
 
 def test_flat_crops_of_a_room_keep_most_of_its_height():
