@@ -66,6 +66,7 @@ class Rig:
         self.speeds = {name: [] for name in STATUS}  # from each odometry message to the next, units/s, and stamp
         self.memory = []  # second, node, MiB
         self._last = {}
+        self._died = {}  # stamp of the last frame that a killed node may have answered
         self._stamp = time.time_ns()
         self._due = self._started = self._sampled = time.monotonic()
         path = str(folder / "trajectory")
@@ -103,6 +104,8 @@ class Rig:
             p, stamp = message.pose.pose.position, messages.stamp_ns(message.header.stamp)
             place = np.array([p.x, p.y, p.z])
             assert np.isfinite(place).all() and np.isfinite(message.pose.covariance).all()
+            if stamp <= self._died.get(name, -1):
+                return  # of the dead one, late; the next begins anew at its origin
             if name in self._last and (dt := 1e-9 * (stamp - self._last[name][1])) > 0:
                 self.speeds[name].append(float(np.linalg.norm(place - self._last[name][0])) / dt)
             self._last[name] = place, stamp
@@ -136,6 +139,7 @@ class Rig:
 
     def stamps_start_again(self):
         self._stamp -= 60_000_000_000
+        self._died.clear()
 
     # ----------------------------------------------------------------------------------------------------- the nodes
     def sample(self):
@@ -173,8 +177,9 @@ class Rig:
         process = self.nodes[name]
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        self.peer.spin(0.5)  # what it had sent
-        self._last.pop(name, None)  # it begins anew at its origin
+        self.peer.spin(0.5)  # most of what it had sent
+        self._died[name] = self._stamp
+        self._last.pop(name, None)
         self.nodes[name] = NodeProcess(name, *NODES[name])
         ready = " runs at " if name != "pose_node" else "scale_source"
         stamps = []
