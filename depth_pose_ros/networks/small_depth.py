@@ -65,8 +65,7 @@ class SmallDepth(nn.Module):
     multiple_of = 16
     trained_size = (320, 96)
     """(width, height) of images that stage A trains for. Others are brought to about as many pixels: what is known of
-    the sizes of things on the image is known at this scale. Trained at twice the size, with four times the work for
-    each image, the network erred more on real images, whose details are unlike those of rendered ones."""
+    the sizes of things on the image is known at this scale. Twice the size is four times the work for each image."""
 
     def __init__(self, config: SmallDepthConfig | None = None) -> None:
         super().__init__()

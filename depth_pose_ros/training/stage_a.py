@@ -29,8 +29,8 @@ SIZES = {"flow": ((192, 128),), "depth": ((160, 48), (112, 80))}
 """Crop sizes (width, height) as the network sees them, depth after `SmallDepth.shrunk`; depth needs the whole view."""
 
 AVERAGE = 1000
-"""The weights kept are a moving average over so many steps, or over the last tenth of a shorter run: it errs less than
-the last weights on scenes unlike the rendered ones (Polyak averaging; Tarvainen and Valpola, NIPS 2017)."""
+"""The weights kept are a moving average over so many steps, or over the last tenth of a shorter run (Polyak averaging;
+Tarvainen and Valpola, NIPS 2017). Not compared with the last weights here."""
 
 
 @dataclass(frozen=True)
