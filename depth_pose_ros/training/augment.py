@@ -26,6 +26,40 @@ def recoloured(sample: Sample, rng: np.random.Generator) -> Sample:
     return apply_camera_effects(sample, rng, EFFECTS)
 
 
+def lit_otherwise(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """An image (H, W, 3) uint8 in other light, as far as to black and white, and with other surfaces; shapes stay.
+
+    Outdoors a seventh of a real picture may be white and a fifth black, and its textures are none of those rendered:
+    a depth network that has learnt what light and textures are like in the worlds sees little in it.
+    """
+    height, width = image.shape[:2]
+    image = image.astype(np.float32) / 255.0
+    if rng.random() < 0.3:  # a random convolution: other textures on the same shapes (Xu et al., ICLR 2021)
+        size = int(rng.choice([1, 3]))
+        kernels = rng.normal(0, 1, (3, 3, size, size)).astype(np.float32)
+        other = [
+            sum(cv2.filter2D(image[..., c], -1, k[c], borderType=cv2.BORDER_REFLECT_101) for c in range(3))
+            for k in kernels
+        ]
+        other = np.stack(other, 2)
+        other = (other - other.mean((0, 1))) / (other.std((0, 1)) + 1e-3) * image.std((0, 1)) + image.mean((0, 1))
+        share = np.float32(rng.uniform(0, 1))
+        image = np.clip((1 - share) * image + share * other, 0, 1)
+    if rng.random() < 0.3:  # light that differs from place to place
+        light = np.exp(rng.normal(0, 0.5, (int(rng.integers(2, 5)), int(rng.integers(2, 6))))).astype(np.float32)
+        light = cv2.resize(light, (width, height), interpolation=cv2.INTER_CUBIC).clip(0.05, 4)
+        image = image * np.sqrt(light)[..., None]
+    if rng.random() < 0.3:  # a shadow
+        corners = (rng.uniform(-0.3, 1.3, (int(rng.integers(3, 6)), 2)) * (width, height)).astype(np.int32)
+        shadow = cv2.fillPoly(np.zeros((height, width), np.float32), [cv2.convexHull(corners)], 1.0)
+        image = image * (1 - shadow * np.float32(rng.uniform(0.2, 0.8)))[..., None]
+    if rng.random() < 0.7:  # contrast and exposure
+        contrast, pivot = np.exp(rng.normal(0.15, 0.45)), rng.uniform(0.2, 0.7)
+        exposure = np.exp(rng.normal(0, 0.25))
+        image = np.clip(pivot + (image * exposure - pivot) * contrast, 0, 1)
+    return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
 def flow_item(rng: np.random.Generator, sample: Sample, width: int, height: int) -> dict[str, Tensor]:
     """One training item for flow: a crop of width x height, flipped, with camera effects."""
     full_h, full_w = sample.image_1.shape[1:]
@@ -65,7 +99,7 @@ are squeezed by lies within this factor of all that they can be."""
 def depth_item(
     rng: np.random.Generator, sample: Sample, width: int, height: int, reference_focal: float, zoom: float = 1.5
 ) -> dict[str, Tensor]:
-    """One training item for depth: a random zoom and crop of one of the two images, squeezed half the time.
+    """One training item for depth: a random zoom and crop of one of the two images, squeezed half the time, relit.
 
     The depth is multiplied by ``reference_focal / fx`` of the zoomed image: what one image can tell (see SmallDepth).
     Camera effects come last, at the size that the network sees.
@@ -88,6 +122,7 @@ def depth_item(
     image = np.ascontiguousarray(image[:, y : y + crop_h, x : x + crop_w].transpose(1, 2, 0))
     interpolation = cv2.INTER_AREA if crop_h > height else cv2.INTER_LINEAR
     image = cv2.resize(image, (width, height), interpolation=interpolation)
+    image = lit_otherwise(image, rng)
     depth = np.ascontiguousarray(depth[y : y + crop_h, x : x + crop_w], np.float32)
     depth = cv2.resize(depth, (width, height), interpolation=cv2.INTER_NEAREST)
     seen = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))

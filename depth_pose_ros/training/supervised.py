@@ -2,12 +2,16 @@
 
 Flow: cross-entropy of the true cell at 1/8 (what makes the features match), robust end-point errors of every stage, and
 the Laplace likelihood that teaches sigma. Depth: scale-invariant and absolute error of log depth (Eigen et al., NIPS
-2014) with the multi-scale gradient matching of MegaDepth (Li and Snavely, CVPR 2018).
+2014), the former also relative to depth, with the multi-scale gradient matching of MegaDepth (Li and Snavely, CVPR
+2018).
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+MOST_OFF = 1.2
+"""log of how many times too far a depth may be predicted and still count for more the farther it is."""
 
 OCCLUDED_WEIGHT = 0.2
 """Weight of pixels that no matching can find; their flow is a guess from context."""
@@ -119,8 +123,11 @@ def depth_loss(inverse_depth: Tensor, depth: Tensor, sky_depth: float = 120.0, a
     count = weight.sum((1, 2, 3), keepdim=True).clamp(min=1.0)
     mean = error.sum((1, 2, 3), keepdim=True) / count
     enough = (weight.sum((1, 2, 3), keepdim=True) > 50).float()
+    # Of the depth itself as well as of its logarithm: that is what a robot bumps into, and what AbsRel measures.
+    off = error - mean
+    off = 0.5 * off.abs() + 0.5 * torch.expm1(off.clamp(max=MOST_OFF)).abs()
     terms = {
-        "shape": weighted_mean((error - mean).abs(), weight * enough),
+        "shape": weighted_mean(off, weight * enough),
         "absolute": weighted_mean(error.abs(), weight * enough),
         "sky": weighted_mean(F.relu(torch.tensor(sky_depth).log() - log_pred), sky.float()),
     }
