@@ -115,7 +115,7 @@ def _start(context: LaunchContext) -> list:
         )
     if _boolean("view", value["view"]):
         transport = "compressed" if given.get("image_transport") == "compressed" else "raw"
-        actions.append(node("view_node", [("image", value["image"])], {"image_transport": transport}))
+        actions.append(node("view_node", camera, {"image_transport": transport}))
     if value["bag"]:
         actions.append(ExecuteProcess(cmd=["ros2", "bag", "play", value["bag"], "--clock"], output="screen"))
     return actions

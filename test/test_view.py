@@ -123,3 +123,35 @@ def test_ros_topics(tmp_path):
     wanted = ("world/camera", "world/path", "world/covariance", "world/camera/points", "world/camera/depth")
     assert all(rows[entity] >= 2 for entity in (*wanted, "world/camera/image", "flow", "matches")), rows
     assert "is not shown" not in node.said
+
+
+def test_a_raw_image_is_shown_as_the_depth_sees_it(tmp_path, monkeypatch):
+    """Rectified with the camera_info beside it; what comes as image_rect stays as it is."""
+    rclpy = pytest.importorskip("rclpy")
+    from depth_pose_ros.camera import CameraModel, Rectifier
+    from depth_pose_ros.nodes import messages
+    from depth_pose_ros.nodes.view_node import ViewNode
+
+    for screen in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(screen, raising=False)
+    raw = CameraModel.from_pinhole(CAMERA, (-0.3, 0.1, 0.0, 0.0, 0.0))
+    head = messages.header(10**9, "camera")
+    image = np.random.default_rng(1).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    info = messages.camera_info_message(CAMERA, head)
+    info.d = [-0.3, 0.1, 0.0, 0.0, 0.0]
+    shown = {}
+    for topic in ("image", "image_rect"):
+        rclpy.init(args=["--ros-args", "-r", f"image:=camera/{topic}", "-p", f"file:={tmp_path / topic}.rrd"])
+        node = ViewNode()
+        try:
+            assert node.count_subscribers("camera/camera_info") == (topic == "image")
+            monkeypatch.setattr(node.viewer, "image", lambda picture, _, name=topic: shown.update({name: picture}))
+            if topic == "image":
+                node._raw_camera_info(info)
+            node._image(messages.image_message(image, head))
+        finally:
+            node.close()
+            node.destroy_node()
+            rclpy.shutdown()
+    np.testing.assert_array_equal(shown["image"], Rectifier(raw)(image))
+    np.testing.assert_array_equal(shown["image_rect"], image)

@@ -86,9 +86,8 @@ class CameraInput:
             self.topic = base + "/compressed"
         else:
             self.topic = base
-        self.camera_info_topic = self._camera_info_topic(base)
-        self.is_rectified = base.rpartition("/")[2].startswith("image_rect")
-        """By the topic's name: image_proc gives image_rect and image_rect_color the CameraInfo of the raw image."""
+        self.camera_info_topic = topics.camera_info_topic(node, base)
+        self.is_rectified = topics.is_rectified(base)
         best_effort = config.image_qos == "sensor_data"
         reliability = ReliabilityPolicy.BEST_EFFORT if best_effort else ReliabilityPolicy.RELIABLE
         qos = QoSProfile(depth=10, reliability=reliability)
@@ -98,12 +97,6 @@ class CameraInput:
         else:
             qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
             topics.subscribe(node, CameraInfo, self.camera_info_topic, self._take_camera_info, qos)
-
-    def _camera_info_topic(self, image_topic: str) -> str:
-        """The sibling of the image topic, as image_transport has it, unless `camera_info` was remapped itself."""
-        plain = self._node.resolve_topic_name("camera_info", only_expand=True)
-        resolved = self._node.resolve_topic_name("camera_info")
-        return resolved if resolved != plain else image_topic.rpartition("/")[0] + "/camera_info"
 
     # ------------------------------------------------------------------------------------- the executor's thread
     def _take_image(self, message: Image | CompressedImage) -> None:

@@ -26,6 +26,7 @@ from depth_pose_ros.camera import CameraModel
 from depth_pose_ros.errors import CameraError, ImageError
 from depth_pose_ros.nodes import messages
 from depth_pose_ros.nodes.camera_input import OUTPUTS
+from depth_pose_ros.nodes.topics import is_rectified
 from depth_pose_ros.nodes.transforms import TransformListener
 
 OK, WARNING, FAULT = "ok", "warning", "fault"
@@ -62,7 +63,7 @@ class CameraCheck:
         self.topic = node.resolve_topic_name(topic)
         base = self.topic.removesuffix("/compressed")
         self.camera_info_topic = node.resolve_topic_name(camera_info or base.rpartition("/")[0] + "/camera_info")
-        self.is_rectified = base.rpartition("/")[2].startswith("image_rect")
+        self.is_rectified = is_rectified(base)
         self._node = node
         self._seconds = seconds
         self._qos = QoSProfile(

@@ -34,6 +34,18 @@ def _with_overrides(create: Callable, message_type: type, topic: str, *rest: obj
         raise ConfigError(f"QoS of {topic}: {error}; see the qos_overrides among the parameters") from error
 
 
+def camera_info_topic(node: Node, image_topic: str) -> str:
+    """The sibling of an image topic, as image_transport has it, unless `camera_info` was remapped itself."""
+    plain = node.resolve_topic_name("camera_info", only_expand=True)
+    resolved = node.resolve_topic_name("camera_info")
+    return resolved if resolved != plain else image_topic.rpartition("/")[0] + "/camera_info"
+
+
+def is_rectified(image_topic: str) -> bool:
+    """By the topic's name: image_proc gives image_rect and image_rect_color the CameraInfo of the raw image."""
+    return image_topic.removesuffix("/compressed").rpartition("/")[2].startswith("image_rect")
+
+
 def why_silent(node: Node, subscription: Subscription) -> str:
     """Why nothing arrives on the topic of a subscription, in a sentence."""
     topic, expected = subscription.topic_name, ros_type(subscription.msg_type)

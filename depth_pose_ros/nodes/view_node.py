@@ -1,7 +1,7 @@
 """Shows the topics of vo_node in rerun, or records them to a file where there is no screen.
 
-Topics in: `image` (or `image/compressed`), `matches/image`, `flow/image`, `depth/image`, `depth/camera_info`,
-`points`, `odom`, `status`, `/tf`, `/tf_static`. Parameters: `file` (of the recording, default view.rrd) and
+Topics in: `image` (or `image/compressed`) with the `camera_info` beside it, `matches/image`, `flow/image`,
+`depth/image`, `depth/camera_info`, `points`, `odom`, `status`, `/tf`, `/tf_static`. Parameters: `file` (of the recording, default view.rrd) and
 `image_transport` (raw or compressed).
 """
 
@@ -18,10 +18,10 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
-from depth_pose_ros.camera import PinholeCamera
+from depth_pose_ros.camera import CameraModel, PinholeCamera, Rectifier
 from depth_pose_ros.errors import CameraError, ImageError
 from depth_pose_ros.geometry.se3 import make_pose, matrix_from_quaternion
-from depth_pose_ros.nodes import messages
+from depth_pose_ros.nodes import messages, topics
 from depth_pose_ros.nodes.running import run
 from depth_pose_ros.nodes.transforms import TransformListener
 from depth_pose_ros.view import Viewer
@@ -40,11 +40,16 @@ class ViewNode(Node):
         self._transforms = TransformListener(self)
         self._camera: PinholeCamera | None = None
         self._camera_frame = ""
+        self._raw_camera: CameraModel | None = None
+        self._rectifier: Rectifier | None = None
         self.viewer = Viewer(self.get_name(), file, self.get_logger().info, of_topics=True)
         if transport == "compressed":
             self._listen(CompressedImage, "image/compressed", self._image)
         else:
             self._listen(Image, "image", self._image)
+        topic = self.resolve_topic_name("image").removesuffix("/compressed")
+        if not topics.is_rectified(topic):
+            self._listen(CameraInfo, topics.camera_info_topic(self, topic), self._raw_camera_info)
         self._listen(CameraInfo, "depth/camera_info", self._camera_info)
         self._listen(Image, "matches/image", partial(self._picture, "matches"))
         self._listen(Image, "flow/image", partial(self._picture, "flow"))
@@ -69,7 +74,14 @@ class ViewNode(Node):
         camera = self._camera
         if camera is not None:
             camera = camera.resized(image.shape[1], image.shape[0])
+        if self._raw_camera is not None and not self._raw_camera.is_rectified:
+            if self._rectifier is None or self._rectifier.model != self._raw_camera:
+                self._rectifier = Rectifier(self._raw_camera)
+            image, camera = self._rectifier(image), self._rectifier.camera
         self.viewer.image(image, camera)
+
+    def _raw_camera_info(self, message: CameraInfo) -> None:
+        self._raw_camera = CameraModel.from_camera_info(message)
 
     def _camera_info(self, message: CameraInfo) -> None:
         self._camera, self._camera_frame = messages.camera_from_message(message), message.header.frame_id
