@@ -1,8 +1,8 @@
 """Shows the topics of vo_node in rerun, or records them to a file where there is no screen.
 
 Topics in: `image` (or `image/compressed`) with the `camera_info` beside it, `matches/image`, `flow/image`,
-`depth/image`, `depth/camera_info`, `points`, `odom`, `status`, `/tf`, `/tf_static`. Parameters: `file` (of the recording, default view.rrd) and
-`image_transport` (raw or compressed).
+`depth/image`, `depth/camera_info`, `points`, `odom`, `status`, `/tf`, `/tf_static`.
+Parameters: `file` (of the recording, default view.rrd) and `image_transport` (raw or compressed).
 """
 
 from __future__ import annotations
