@@ -5,7 +5,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from depth_pose_ros.training.supervised import MOST_OFF, OCCLUDED_WEIGHT, depth_loss, flow_loss  # noqa: E402
+from depth_pose_ros.training.supervised import (  # noqa: E402
+    MOST_OFF,
+    OCCLUDED_WEIGHT,
+    depth_loss,
+    flow_loss,
+    pyramid_flow_loss,
+)
 
 H, W = 16, 32
 N8 = (H // 8) * (W // 8)
@@ -205,3 +211,24 @@ def test_sigma_learns_how_far_the_flow_is_off():
     tensors["log_sigma"].requires_grad_()
     flow_loss(tensors, *map(tensor, truth))["sigma"].backward()
     assert float(tensors["log_sigma"].grad.abs().max()) < 1e-6
+
+
+def test_pyramid_flow_loss_is_that_of_plain_numpy():
+    out, (forward, backward, hidden_1, hidden_2) = matched(3)
+    flows = [out["flow_4"], out["flow_8"]]
+    levels, ends = [], []
+    for flow, stride in zip(flows, (4, 8), strict=True):
+        total = weights = 0.0
+        for k, (truth, hidden) in enumerate(((forward[0], hidden_1[0]), (backward[0], hidden_2[0]))):
+            true, unseen = np_cells(truth, stride), np_cells(hidden, stride)[0] > 0.25
+            for i, j in np.ndindex(unseen.shape):
+                error = np.linalg.norm(flow[k][:, i, j] - true[:, i, j])
+                weight = OCCLUDED_WEIGHT if unseen[i, j] else 1.0
+                total, weights = total + weight * (error / 4 + 0.01) ** 0.6, weights + weight
+                if stride == 4 and not unseen[i, j]:
+                    ends.append(error)
+        levels.append(total / weights)
+    terms = pyramid_flow_loss([tensor(f) for f in flows], *map(tensor, (forward, backward, hidden_1, hidden_2)))
+    assert float(terms["loss"]) == pytest.approx(np.mean(levels), rel=1e-5)
+    assert float(terms["epe"]) == pytest.approx(np.mean(ends), rel=1e-5)
+    assert float(terms["under_1px"]) == pytest.approx(np.mean(np.array(ends) < 1), rel=1e-6)

@@ -15,6 +15,8 @@ from depth_pose_ros.geometry.correspondences import select  # noqa: E402
 from depth_pose_ros.geometry.motion import estimate_motion  # noqa: E402
 from depth_pose_ros.geometry.se3 import rotation_angle  # noqa: E402
 from depth_pose_ros.networks.matching_flow import MatchingFlow, MatchingFlowConfig  # noqa: E402
+from depth_pose_ros.networks.paper_depth import PaperDepth, PaperDepthConfig  # noqa: E402
+from depth_pose_ros.networks.paper_flow import PaperFlow, PaperFlowConfig  # noqa: E402
 from depth_pose_ros.networks.registry import load_network  # noqa: E402
 from depth_pose_ros.networks.small_depth import SmallDepth, SmallDepthConfig  # noqa: E402
 from depth_pose_ros.training import stage_a  # noqa: E402
@@ -173,6 +175,44 @@ def test_train_command_on_worlds(pool, tmp_path, capsys):
     assert provenance["stage_a"]["steps"] == 1
     assert provenance["stage_a"]["sizes"] == ((96, 64),)
     assert "depth.pt" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("task", ["flow", "depth"])
+def test_networks_of_the_paper_learn_from_worlds(task, pool, tmp_path):
+    torch.manual_seed(3)
+    if task == "flow":
+        network = PaperFlow(PaperFlowConfig((8, 8, 12, 12, 16, 16), (16, 16, 16, 8, 8), context=(16,), dilations=(1,)))
+    else:
+        network = PaperDepth(PaperDepthConfig((8, 8, 12, 16, 24), (24, 16, 12, 8, 8)))
+    config = TrainingConfig(
+        steps=40, batch=4, learning_rate=2e-3, warmup=5, sizes=((128, 128 if task == "flow" else 64),)
+    )
+    stage = {"flow": stage_a.FlowStageA, "depth": stage_a.DepthStageA}[task]
+    items = iter(stage_a.PoolItems(PoolDataset(pool / "test").files, config, stage(network, config, []).item))
+    held_out = torch.utils.data.default_collate([next(items) for _ in range(8)])
+
+    def loss():
+        with torch.no_grad():
+            return float(stage(network, config, []).eval().terms(held_out)["loss"])
+
+    before = loss()
+    fit(task, [pool / "train"], tmp_path, config, network.eval(), **LIGHT)
+    assert network.training, (
+        "a network from a checkpoint comes in evaluation mode, and would learn with frozen statistics"
+    )
+    assert loss() < 0.95 * before
+
+
+def test_crops_that_are_not_whole_cells_are_refused(pool, tmp_path, capsys):
+    command = ["train", "depth", "--network", "paper", "--data", f"worlds:{pool / 'train'}", "--out", str(tmp_path)]
+    assert cli.main([*command, "--sizes", "160x48"]) == 2
+    assert "crops of 160x48 for PaperDepth; expected multiples of 32, at least 64" in capsys.readouterr().err
+
+
+def test_crops_larger_than_the_images_are_refused(pool, tmp_path, capsys):
+    command = ["train", "flow", "--data", f"worlds:{pool / 'train'}", "--out", str(tmp_path), "--sizes", "256x128"]
+    assert cli.main([*command, "--accelerator", "cpu"]) == 2
+    assert "crops of 256x128 do not fit into the pool's images of 192x128" in capsys.readouterr().err
 
 
 def test_size_that_is_none_is_refused(pool, tmp_path, capsys):

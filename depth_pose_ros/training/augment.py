@@ -97,11 +97,12 @@ are squeezed by lies within this factor of all that they can be."""
 
 
 def depth_item(
-    rng: np.random.Generator, sample: Sample, width: int, height: int, reference_focal: float, zoom: float = 1.5
+    rng: np.random.Generator, sample: Sample, width: int, height: int, reference_focal: float | None, zoom: float = 1.5
 ) -> dict[str, Tensor]:
     """One training item for depth: a random zoom and crop of one of the two images, squeezed half the time, relit.
 
-    The depth is multiplied by ``reference_focal / fx`` of the zoomed image: what one image can tell (see SmallDepth).
+    The depth is multiplied by ``reference_focal / fx`` of the zoomed image: what one image can tell (see SmallDepth);
+    None leaves it in metres.
     Camera effects come last, at the size that the network sees.
     """
     first = rng.random() < 0.5
@@ -130,7 +131,8 @@ def depth_item(
     image = recoloured(seen, rng).image_1.numpy().astype(np.float32) / 255.0
     if rng.random() < 0.5:
         image, depth = image[..., ::-1], depth[..., ::-1]
-    depth = depth * np.float32(reference_focal / (fx * scale_x))
+    if reference_focal is not None:
+        depth = depth * np.float32(reference_focal / (fx * scale_x))
     return {
         "image": torch.from_numpy(np.ascontiguousarray(image, np.float32)),
         "depth": torch.from_numpy(np.ascontiguousarray(depth)[None]),

@@ -19,14 +19,21 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from depth_pose_ros.errors import ConfigError
 from depth_pose_ros.networks.matching_flow import Features, MatchingFlow
+from depth_pose_ros.networks.paper_depth import PaperDepth
+from depth_pose_ros.networks.paper_flow import PaperFlow
 from depth_pose_ros.networks.small_depth import SmallDepth
 from depth_pose_ros.training.augment import depth_item, flow_item
-from depth_pose_ros.training.supervised import depth_loss, flow_loss
+from depth_pose_ros.training.supervised import depth_loss, flow_loss, pyramid_flow_loss
 from depth_pose_ros.worlds.pool import PoolDataset, read_sample
 from depth_pose_ros.worlds.scenes import KINDS
 
-SIZES = {"flow": ((192, 128),), "depth": ((160, 48), (112, 80))}
-"""Crop sizes (width, height) as the network sees them, depth after `SmallDepth.shrunk`; depth needs the whole view."""
+SIZES = {
+    "MatchingFlow": ((192, 128),),
+    "PaperFlow": ((192, 128),),
+    "SmallDepth": ((160, 48), (112, 80)),
+    "PaperDepth": ((320, 96), (224, 160)),
+}
+"""Crop sizes (width, height) as the network sees them, SmallDepth after `shrunk`; depth needs the whole view."""
 
 AVERAGE = 1000
 """The weights kept are a moving average over so many steps, or over the last tenth of a shorter run (Polyak averaging;
@@ -43,7 +50,7 @@ class TrainingConfig:
     learning_rate: float = 4e-4
     weight_decay: float = 1e-4
     warmup: int = 200
-    sizes: tuple[tuple[int, int], ...] = SIZES["flow"]
+    sizes: tuple[tuple[int, int], ...] = SIZES["MatchingFlow"]
     """Crop sizes (width, height) as the network sees them; one is drawn per batch."""
 
 
@@ -92,6 +99,10 @@ class StageA(L.LightningModule):
         """The loss of a batch and its parts, and what is worth logging."""
         raise NotImplementedError
 
+    def on_train_start(self) -> None:
+        """A network from a checkpoint comes in evaluation mode, and Lightning keeps the modes that it finds."""
+        self.train()
+
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
         terms = self.terms(batch)
         self.log_dict({k: v.detach() for k, v in terms.items()}, prog_bar=True)
@@ -126,33 +137,44 @@ class StageA(L.LightningModule):
 class FlowStageA(StageA):
     """Flow from worlds."""
 
-    network: MatchingFlow
+    network: MatchingFlow | PaperFlow
 
     def item(self, rng: np.random.Generator, sample: Any, width: int, height: int) -> dict[str, Tensor]:
+        full_h, full_w = sample.image_1.shape[1:]
+        if full_w < width or full_h < height:
+            raise ConfigError(
+                f"crops of {width}x{height} do not fit into the pool's images of {full_w}x{full_h}; "
+                "give smaller --sizes or a pool of larger images"
+            )
         return flow_item(rng, sample, width, height)
 
     def terms(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        truth = batch["forward"], batch["backward"], batch["hidden_1"], batch["hidden_2"]
         images = torch.cat([batch["image_1"], batch["image_2"]])
         both = self.network.encode(images.contiguous(memory_format=torch.channels_last))
         # Half precision (--precision bf16-mixed) is for the encoder: it is most of the work and bears it.
         with torch.autocast(images.device.type, enabled=False):
             pairs = [x.float().chunk(2) for x in both]
-            out = self.network.match_all(Features(*(p[0] for p in pairs)), Features(*(p[1] for p in pairs)))
-            return flow_loss(out, batch["forward"], batch["backward"], batch["hidden_1"], batch["hidden_2"])
+            first, second = ([pair[k] for pair in pairs] for k in (0, 1))
+            if isinstance(self.network, PaperFlow):
+                return pyramid_flow_loss(self.network.match_levels(first, second), *truth)
+            return flow_loss(self.network.match_all(Features(*first), Features(*second)), *truth)
 
 
 class DepthStageA(StageA):
-    """Depth from worlds."""
+    """Depth from worlds: SmallDepth at its reference focal length, PaperDepth in metres whatever the lens."""
 
-    network: SmallDepth
+    network: SmallDepth | PaperDepth
 
     def item(self, rng: np.random.Generator, sample: Any, width: int, height: int) -> dict[str, Tensor]:
         config = self.network.config
-        return depth_item(rng, sample, width, height, config.reference_focal / config.shrink)
+        focal = config.reference_focal / config.shrink if isinstance(self.network, SmallDepth) else None
+        return depth_item(rng, sample, width, height, focal)
 
     def terms(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         image = batch["image"].contiguous(memory_format=torch.channels_last)
-        return depth_loss(self.network.shrunk(image), batch["depth"])
+        look = self.network.shrunk if isinstance(self.network, SmallDepth) else self.network
+        return depth_loss(look(image), batch["depth"])
 
 
 class LogLine(Callback):
@@ -169,6 +191,18 @@ class LogLine(Callback):
             means = " ".join(f"{n} {v / self.count:.4f}" for n, v in sorted(self.sums.items()))
             print(f"step {trainer.global_step} {means}", flush=True)
             self.sums, self.count = {}, 0
+
+
+def check_sizes(sizes: Sequence[tuple[int, int]], network: torch.nn.Module) -> None:
+    """ConfigError unless every crop is whole cells of the network's coarsest level."""
+    cells = max(network.multiple_of, *getattr(network, "features", {"": 1}).values())
+    cells //= getattr(network.config, "shrink", 1)
+    for width, height in sizes:
+        if width % cells or height % cells or min(width, height) < 2 * cells:
+            raise ConfigError(
+                f"crops of {width}x{height} for {type(network).__name__}; expected multiples of {cells}, "
+                f"at least {2 * cells}"
+            )
 
 
 def moving_average(average: Tensor, weight: Tensor, steps: Tensor) -> Tensor:
@@ -194,12 +228,14 @@ def fit(
     """
     L.seed_everything(config.seed, verbose=False)
     if task == "flow":
-        module: StageA = FlowStageA(network or MatchingFlow(), config, PoolDataset(*pools).files, workers)
+        network = network or MatchingFlow()
+        module: StageA = FlowStageA(network, config, PoolDataset(*pools).files, workers)
     elif task == "depth":
-        files = PoolDataset(*pools, kinds=set(KINDS)).files
-        module = DepthStageA(network or SmallDepth(), config, files, workers)
+        network = network or SmallDepth()
+        module = DepthStageA(network, config, PoolDataset(*pools, kinds=set(KINDS)).files, workers)
     else:
         raise ConfigError(f"unknown task {task!r}: expected 'flow' or 'depth'")
+    check_sizes(config.sizes, network)
     out.mkdir(parents=True, exist_ok=True)
     last = out / "last.ckpt"
     if start_from is not None and not last.exists():

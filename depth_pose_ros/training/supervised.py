@@ -6,6 +6,8 @@ the Laplace likelihood that teaches sigma. Depth: scale-invariant and absolute e
 2018).
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -99,6 +101,28 @@ def flow_loss(out: dict[str, Tensor], forward: Tensor, backward: Tensor, hidden_
     )
     terms["epe"] = weighted_mean(error.detach(), visible_4)
     terms["under_1px"] = weighted_mean((error.detach() < 1.0).float(), visible_4)
+    return terms
+
+
+def pyramid_flow_loss(
+    flows: Sequence[Tensor], forward: Tensor, backward: Tensor, hidden_1: Tensor, hidden_2: Tensor
+) -> dict:
+    """Terms of the flow loss for a network that gives flow at several scales, as `PaperFlow.match_levels` does.
+
+    flows: (2 B, 2, h, w) in pixels of the input, fine first, both directions along the batch. The rest as `flow_loss`.
+    Each scale counts the same, as a mean over its cells (PWC-Net, Sun et al., CVPR 2018, sums them instead).
+    """
+    truth, hidden = torch.cat([forward, backward]), torch.cat([hidden_1, hidden_2])
+    terms, levels = {}, []
+    for flow in flows:
+        stride = truth.shape[3] // flow.shape[3]
+        true, unseen = at_cells(truth, stride), (at_cells(hidden, stride) > 0.25).float()
+        error = end_point_error(flow, true)
+        levels.append(weighted_mean(robust(error / 4.0), 1.0 - unseen + OCCLUDED_WEIGHT * unseen))
+        if len(levels) == 1:
+            terms["epe"] = weighted_mean(error.detach(), 1.0 - unseen)
+            terms["under_1px"] = weighted_mean((error.detach() < 1.0).float(), 1.0 - unseen)
+    terms["loss"] = torch.stack(levels).mean()
     return terms
 
 

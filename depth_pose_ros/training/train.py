@@ -65,7 +65,7 @@ def add_worlds_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--sizes", type=size, nargs="+", metavar="WxH",
         help="sizes of the crops as the network sees them, one drawn per batch "
-        f"({', '.join(f'{task}: ' + ' '.join(f'{w}x{h}' for w, h in sizes) for task, sizes in stage_a.SIZES.items())})",
+        f"({', '.join(f'{name}: ' + ' '.join(f'{w}x{h}' for w, h in sizes) for name, sizes in stage_a.SIZES.items())})",
     )  # fmt: skip
 
 
@@ -136,7 +136,7 @@ def train_on_worlds(arguments: argparse.Namespace, pools: Sequence[Path]) -> Non
         seed=arguments.seed,
         steps=arguments.steps,
         batch=arguments.batch,
-        sizes=tuple(arguments.sizes or stage_a.SIZES[arguments.task]),
+        sizes=tuple(arguments.sizes or stage_a.SIZES[type(network).__name__]),
         **given_learning_rate(arguments),
     )
     network = stage_a.fit(
