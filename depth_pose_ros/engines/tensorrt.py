@@ -201,8 +201,9 @@ def parse(library: Library, graph: Graph, key: EngineKey) -> tuple[Any, Any, Any
     with tempfile.TemporaryDirectory() as folder:
         source = path
         if key.precision == "fp32":  # TensorRT wants the weights of a convolution as they are, not out of a Cast
-            source = Path(folder) / path.name
-            fold_constants(path, source)
+            with contextlib.suppress(EngineError):  # what ONNX Runtime does not know, TensorRT may, or names the node
+                fold_constants(path, Path(folder) / path.name)
+                source = Path(folder) / path.name
         is_parsed = parser.parse_from_file(str(source))
     if not is_parsed:
         raise EngineError(f"{library} cannot take {path.name}: {_parser_errors(parser) or log.why()}")
