@@ -119,7 +119,8 @@ def test_two_graphs_compute_what_one_does_for_any_two_images(exported):
                 assert np.quantile(error, 0.99) < 1e-4
     assert [part.name.split(".")[-1] for part in manifest.parts] == ["encoder", "matcher"]
     for part in manifest.parts:
-        assert check_onnx(part.files["fp32"].path)["Conv"] == check_onnx(part.files["fp16"].path, half=True)["Conv"] > 0
+        assert check_onnx(part.files["fp32"].path)["Conv"] > 0
+        assert "fp16" not in part.files  # GPUs run the whole
 
 
 def test_shipped_flow_is_the_same_as_one_graph_and_as_two():
@@ -138,11 +139,9 @@ def test_half_precision_file_computes_the_same(exported):
     network, manifest = exported
     if isinstance(network, MatchingFlow):
         pytest.skip("with random features the best of nearly equal matches changes with every rounding")
-    for variant in export.variants(manifest):
-        halves = [{"fp32": files["fp16"]} for files in (variant.files, variant.encoder, variant.matcher) if files]
-        half = replace(variant, **dict(zip(("files", "encoder", "matcher"), halves)))
-        check = engines.self_check(half, "cpu", 1)
-        assert check.passed, check
+    half = replace(manifest, files={"fp32": manifest.files["fp16"]}, encoder={}, matcher={}, features={})
+    check = engines.self_check(half, "cpu", 1)
+    assert check.passed, check
 
 
 def test_a_model_can_be_built_again_and_trained_on(exported):

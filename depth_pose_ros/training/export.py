@@ -82,7 +82,7 @@ def export_network(
 ) -> Manifest:
     """Write ``<path>.onnx``, ``<path>.fp16.onnx``, ``<path>.npz`` (self-check) and ``<path>.yaml``.
 
-    A flow network is also written as two graphs, ``<path>.encoder.onnx`` and ``<path>.matcher.onnx``, with fp16 twins.
+    A flow network is also written as two graphs, ``<path>.encoder.onnx`` and ``<path>.matcher.onnx`` (fp32, for CPUs).
 
     network: any of ``NETWORKS``, whose forward takes images (B, 3, H, W) float BGR in [0, 1].
     path: with or without a suffix; its stem is the model's name.
@@ -174,8 +174,8 @@ def _export(
             features = [feature for tensor in tensors for feature in network.encode(tensor)]
         manifest = replace(
             manifest,
-            encoder=_write(EncoderGraph(network), encoder, tensors[:1], path, compact),
-            matcher=_write(MatcherGraph(network), matcher, features, path, compact),
+            encoder=_write(EncoderGraph(network), encoder, tensors[:1], path, compact, fp16=False),
+            matcher=_write(MatcherGraph(network), matcher, features, path, compact, fp16=False),
         )
     manifest.save()
     compare_with_torch(network, manifest, [images[0].shape[1::-1], recommended_size])
@@ -203,9 +203,9 @@ def rounded(network: nn.Module, images: int) -> nn.Module:
 
 
 def _write(
-    module: nn.Module, graph: Graph, tensors: Sequence[Tensor], path: Path, compact: bool
+    module: nn.Module, graph: Graph, tensors: Sequence[Tensor], path: Path, compact: bool, fp16: bool = True
 ) -> dict[str, ModelFile]:
-    """One graph in fp32 and in fp16, simplified and checked; ``tensors`` are an example of its inputs."""
+    """One graph in fp32 and, for GPUs, in fp16, simplified and checked; ``tensors`` are an example of its inputs."""
     full, half = (path.with_name(f"{graph.name}{ending}") for ending in (".onnx", ".fp16.onnx"))
     dimensions = {
         name: [f"{side}_{cell}" if cell > 1 else side for side in ("height", "width")]
@@ -227,12 +227,14 @@ def _write(
         )
     simplify(full)
     check_onnx(full)
-    onnx.save(to_mixed_half(onnx.load(full)), half)
-    check_onnx(half, half=True)
+    if fp16:
+        onnx.save(to_mixed_half(onnx.load(full)), half)
+        check_onnx(half, half=True)
     if compact:
         store_half(full)
         check_onnx(full)
-    return {precision: ModelFile(file, sha256_of(file)) for precision, file in (("fp32", full), ("fp16", half))}
+    files = {"fp32": full, "fp16": half} if fp16 else {"fp32": full}
+    return {precision: ModelFile(file, sha256_of(file)) for precision, file in files.items()}
 
 
 def variants(manifest: Manifest) -> tuple[Manifest, ...]:
