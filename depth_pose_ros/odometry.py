@@ -36,6 +36,7 @@ MAX_POINTS_SPREAD = 0.1  # relative: a length that shared points give no better 
 UP = np.array([0.0, -1.0, 0.0])  # of a camera that is mounted level
 SHORT_STEP = 0.15  # s between frames, above which a camera need not go on as before: a hand turns around in a third
 DOUBTED = 1.4  # times the standard deviation, above which a motion is believed only if it is one the camera can make
+HALF = 0.5  # of the usual matches, that go back to a frame that showed the world alone: it is seen again
 REST_FACTOR = 2.0  # on the threshold of standing still, for turning: what stands still may shake
 UNIT_MEMORY = 2.0  # s, in which what is wrong with the unit becomes something else
 REST_NOISE = 3.0  # times the noise of the matches: of a camera at rest so much parallax is that noise
@@ -76,6 +77,7 @@ class VisualOdometry:
         self._pose_covariance = covariance.of_start()
         self._reference: View | None = None
         self._last: View | None = None  # the last frame, where that is not the reference
+        self._clear: View | None = None  # the last tracked frame in which nothing but the world was seen
         self._seen: dict[int, View] = {}  # by stamp, for matches that name the frame they start from
         self._stamp_ns: int | None = None  # of the last frame
         self._tracked: View | None = None  # the last frame that was not lost
@@ -127,11 +129,15 @@ class VisualOdometry:
             return self._start(view, restart)
 
         pair = self._compare(self._reference, view)
-        if pair.failure and self._last is not None:
-            # The reference may have gone out of sight: what does the last frame have in common with this one?
-            second = self._compare(self._last, view)
-            if not second.failure:
-                self._reference, pair = self._last, second
+        # The reference may have gone out of sight, or something may hide the view in it: what have others in common
+        # with this frame?
+        for other in (self._last, self._clear if self._crowd.since_ns is not None else None):
+            if not pair.failure:
+                break
+            if other is not None and other is not self._reference:
+                second = self._compare(other, view)
+                if not second.failure:
+                    self._reference, pair = other, second
         return self._lose(view, pair) if pair.failure else self._follow(view, pair)
 
     def process_matches(
@@ -252,10 +258,12 @@ class VisualOdometry:
             expected[:3, 3] /= self._factor
         inliers = np.zeros(len(matches), bool)
         inliers[used] = pair.motion.inliers
+        support = self._standard.support(np.count_nonzero(inliers))
         verdict = self._crowd.judge(scene, _found(pair), inliers, expected, reference.at_rest, suspect)
         view.world = rigidity.world_tiles(matches.points_2, verdict.world, *size)
         if verdict.mover is Mover.CAMERA:
             hidden = self._crowd.since_ns is not None or np.mean(suspect) > rigidity.MIN_SHARE
+            view.is_clear = not hidden and support > 1.0 - rigidity.MIN_SHARE
             return replace(pair, doubt=self._doubt(verdict.world)) if hidden else pair
         seconds = self._crowd.seconds(view.stamp_ns)
         if verdict.mover is Mover.OTHERS:
@@ -272,10 +280,14 @@ class VisualOdometry:
                 world = ~scene.shift(_found(second)).contradicts
                 view.world = rigidity.world_tiles(matches.points_2, world, *size)
                 return replace(second, is_crowded=True, doubt=self._doubt(world))
-        view.world = np.zeros(rigidity.tile_count(*size), bool)
-        dt = (view.stamp_ns - reference.stamp_ns) * 1e-9
-        if seconds > self.config.lost_time or not self._crowd.is_still_other(scene, _found(pair), inliers, dt):
+        if seconds > self.config.lost_time:
             return pair
+        if reference.is_clear and support > HALF:
+            # What fills the view by itself was not in a frame that showed the world alone.
+            world = ~scene.shift(_found(pair)).contradicts
+            view.world = rigidity.world_tiles(matches.points_2, world, *size)
+            return replace(pair, doubt=self._doubt(world))
+        view.world = np.zeros(rigidity.tile_count(*size), bool)
         return Pair(matches, failure="something that moves by itself fills the view", is_crowded=True)
 
     def _doubt(self, world: np.ndarray) -> float:
@@ -439,6 +451,7 @@ class VisualOdometry:
         self._coasting.see(estimate.T_previous_current, estimate.dt, factor * pair.distance)
         self._standard.see(estimate.inliers, view.look, estimate.dt)
         self._tracked, self._factor = view, factor
+        self._clear = view if view.is_clear else self._clear
         self._crowd.note(view.stamp_ns, pair.is_crowded)
         is_good = pair.doubt <= DOUBTED**2  # else the reference, too, may show little of the scene
         if view.at_rest or (is_good and _is_kept(motion.parallax_px, motion.flow_px, view.camera, self.config)):
@@ -492,7 +505,7 @@ class VisualOdometry:
         pair = Pair(Matches.empty())
         _, scale = self._unit.scale(self.config, view, pair)
         estimate = self._estimate(view, None, State.INITIALISING, reason, "none", np.zeros((6, 6)), scale, pair)
-        self._reference, self._tracked, self._last = view, view, None
+        self._reference, self._tracked, self._last, self._clear = view, view, None, None
         self._crowd = Crowd()
         self._coasting.stop()
         return estimate

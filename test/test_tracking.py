@@ -12,8 +12,10 @@ from depth_pose_ros.engines.engine import FlowField
 from depth_pose_ros.geometry import correspondences, se3
 from depth_pose_ros.geometry.appearance import Look
 from depth_pose_ros.geometry.planar import planar
+from depth_pose_ros.geometry.rigidity import Scene
 from depth_pose_ros.odometry import State
 from depth_pose_ros.tracking.coasting import Coasting
+from depth_pose_ros.tracking.crowd import Crowd, Mover
 from depth_pose_ros.tracking.standard import Standard
 
 
@@ -250,6 +252,37 @@ def test_a_lorry_that_hides_the_view_does_not_carry_a_moving_camera_along():
     assert states[-5:] == [State.TRACKING] * 5 and states.count(State.LOST) < 15
     assert np.linalg.norm(estimate.T_odom_camera[:3, 3] - T[:3, 3]) < 1.0
     assert turn_deg(estimate.T_odom_camera, T) < 10.0
+
+
+def test_the_world_is_known_again_from_before_it_was_hidden():
+    """While a lorry hides the view the camera turns back: what it did before says nothing of what it does after."""
+    corridor = Corridor(SceneDepth(), Lorry(8.0, -10.0), scale_source="network")
+    states = []
+    for i in range(32):
+        T = pose(z=0.06 * i if i < 16 else 0.9 - 0.09 * (i - 15))
+        estimate = corridor.see(T)
+        states.append(estimate.state)
+    assert states[-7:] == [State.TRACKING] * 7, states
+    assert np.linalg.norm(estimate.T_odom_camera[:3, 3] - T[:3, 3]) < 0.4
+
+
+def test_only_a_camera_that_can_be_foretold_is_told_from_what_fills_its_view():
+    rng = np.random.default_rng(2)
+    rays_1 = np.stack([rng.uniform(-0.8, 0.8, 500), rng.uniform(-0.4, 0.4, 500), np.ones(500)])
+    every = np.ones(500, bool)
+
+    def judge(crowd, found, expected, suspect):
+        points = found[:3, :3] @ (8.0 * rays_1) + found[:3, 3:]
+        scene = Scene(rays_1, points / points[2], np.full(500, 8.0), 40.0, 300.0, 0.3)
+        return crowd.judge(scene, found, every, expected, False, suspect).mover
+
+    ahead, aside = pose(z=-0.3), pose(x=0.6)
+    steady, shaken = Crowd(), Crowd()
+    for i in range(10):
+        assert judge(steady, ahead, ahead, ~every) is Mover.CAMERA
+        assert judge(shaken, pose(x=0.3 * (-1) ** i, yaw=5.0 * (-1) ** i), ahead, ~every) is Mover.CAMERA
+    assert judge(steady, aside, ahead, every) is Mover.PART
+    assert judge(shaken, aside, ahead, every) is Mover.CAMERA
 
 
 # ------------------------------------------------------------------------------------------- mask, plane, lost scale

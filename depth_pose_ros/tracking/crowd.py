@@ -5,11 +5,10 @@ from enum import Enum
 
 import numpy as np
 
-from depth_pose_ros.geometry import se3
 from depth_pose_ros.geometry.rigidity import MIN_SHARE, Scene, rests
-from depth_pose_ros.tracking.coasting import Coasting
 
 CALM_NS = 1_000_000_000  # without anything else that moves, after which nothing is expected of the kind
+LEARNED = 0.2  # of how well the camera can be foretold, from one frame: from one in a shaking hand it cannot
 WORSE = 1.3  # times as many matches must go on as before as agree with the motion that is found, for it to be doubted
 
 
@@ -36,7 +35,7 @@ class Crowd:
         self.since_ns: int | None = None
         """Stamp of the frame since which something else moves, and hides much of the view; None if nothing does."""
         self._last_ns = 0  # of the last such frame
-        self._other = Coasting()
+        self._holds = 0.5  # share of the frames of late in which the camera went on as before
 
     def seconds(self, stamp_ns: int) -> float:
         """For how long that has been so."""
@@ -47,7 +46,7 @@ class Crowd:
         if is_crowded:
             self.since_ns, self._last_ns = self.since_ns or stamp_ns, stamp_ns
         elif stamp_ns - self._last_ns > CALM_NS:
-            self.since_ns, self._other = None, Coasting()
+            self.since_ns = None
 
     def judge(
         self,
@@ -70,6 +69,11 @@ class Crowd:
         if expected is None:
             return Verdict(Mover.CAMERA, ~found.contradicts)
         before = scene.shift(expected)
+        if self.since_ns is None:
+            is_predictable = self._holds >= 0.5
+            self._holds += LEARNED * (before.allows(inliers) - self._holds)
+            if not is_predictable:
+                return Verdict(Mover.CAMERA, ~found.contradicts)
         others = found.is_clearly_worse_than(before)
         explained, explained_before = np.mean(found.fits_beside(before)), np.mean(before.fits_beside(found))
         is_worse = explained_before > max(WORSE * explained, MIN_SHARE)
@@ -79,13 +83,3 @@ class Crowd:
         if before.allows(inliers) and not is_worse:
             return Verdict(Mover.CAMERA, ~found.contradicts)
         return Verdict(Mover.PART, others | (before.fits_beside(found) & ~suspect) | ~(suspect | found.fits))
-
-    def is_still_other(self, scene: Scene, T_2_1: np.ndarray, inliers: np.ndarray, seconds: float) -> bool:
-        """Whether a motion that is not what was expected of the camera is still that of the same other thing.
-
-        seconds: between the two views.
-        """
-        if self._other.knows and not scene.shift(se3.inverse(self._other.motion(seconds))).allows(inliers):
-            return False
-        self._other.see(se3.inverse(T_2_1), seconds, 1.0)
-        return True

@@ -30,10 +30,13 @@ class Standard:
         if look is not None:
             self._sharpness = np.maximum(look.sharpness, kept * self._sharpness)
 
+    def support(self, inliers: int) -> float:
+        """So many matches that agree, over those that usually do."""
+        return inliers / self._inliers if self._inliers else 1.0
+
     def doubt(self, inliers: int, *looks: Look | None) -> float:
         """Factor >= 1 on the standard deviation of a motion on which so many matches of two frames agree."""
-        support = inliers / self._inliers if self._inliers else 1.0
-        sharpness = 1.0
+        support, sharpness = self.support(inliers), 1.0
         for look in looks:
             if look is not None and self._sharpness.any():
                 sharp, usual = (np.maximum(np.subtract(of, SMOOTH), 0.01) for of in (look.sharpness, self._sharpness))

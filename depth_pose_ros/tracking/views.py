@@ -35,6 +35,7 @@ class View:
     pose_covariance: np.ndarray | None = None  # (7, 7), see covariance.along_path
     since: tuple[int, np.ndarray] | None = None  # stamp of the frame it was compared with; covariance (6, 6) from there
     at_rest: bool = False  # the camera stood still when this was taken
+    is_clear: bool = False  # nothing but the world is seen
     world: np.ndarray | None = None  # (C,) bool, the tiles of the image that moved with the world; None where unknown
 
 
