@@ -476,7 +476,9 @@ class VisualOdometry:
         self._lost = view
         if pair.is_crowded:
             self._crowd.note(view.stamp_ns, True)
-        if self._crowd.since_ns is not None and not pair.is_crowded:
+        elif self._crowd.since_ns is None:
+            self._crowd.lose()
+        else:
             view.world = np.zeros(rigidity.tile_count(view.camera.width, view.camera.height), bool)
         self._last = view if view.features is not None else self._last
         given_up = self.config.lost_policy == "stop" or seconds > self.config.lost_time

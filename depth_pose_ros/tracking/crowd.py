@@ -5,10 +5,12 @@ from enum import Enum
 
 import numpy as np
 
+from depth_pose_ros.geometry import se3
 from depth_pose_ros.geometry.rigidity import MIN_SHARE, Scene, rests
 
 CALM_NS = 1_000_000_000  # without anything else that moves, after which nothing is expected of the kind
 LEARNED = 0.2  # of how well the camera can be foretold, from one frame: from one in a shaking hand it cannot
+FAST_TURN = 0.1  # rad between two views: what passes does not turn, and next to all that such a turn shows is new
 WORSE = 1.3  # times as many matches must go on as before as agree with the motion that is found, for it to be doubted
 
 
@@ -48,6 +50,10 @@ class Crowd:
         elif stamp_ns - self._last_ns > CALM_NS:
             self.since_ns = None
 
+    def lose(self) -> None:
+        """The way was lost for another reason: for some frames nothing can be foretold."""
+        self._holds = 0.0
+
     def judge(
         self,
         scene: Scene,
@@ -70,7 +76,7 @@ class Crowd:
             return Verdict(Mover.CAMERA, ~found.contradicts)
         before = scene.shift(expected)
         if self.since_ns is None:
-            is_predictable = self._holds >= 0.5
+            is_predictable = self._holds >= 0.5 and se3.rotation_angle(T_2_1[:3, :3]) < FAST_TURN
             self._holds += LEARNED * (before.allows(inliers) - self._holds)
             if not is_predictable:
                 return Verdict(Mover.CAMERA, ~found.contradicts)
