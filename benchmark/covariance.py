@@ -7,7 +7,9 @@ NEES is the normalised estimation error squared over its degrees of freedom: 1 w
 it promises too much. The errors of one scene go together, so it is the mean over scenes of their means, and its bounds
 are those of one error a scene: 95 % of right covariances lie between them, or more. Within 1, 2 and 3 sigma is what
 holds 68.3, 95.4 and 99.7 % of errors of that many dimensions. The unit of the odometry is not the metre: each sequence
-is brought to the true length by one factor, so the scale counts only as far as it varies.
+is brought to the true length by one factor. Where the camera translates by what can be seen, it is that of its motion,
+so the scale counts only as far as it varies; where it does not, as when it turns on the spot, the lengths of the steps
+are noise and say nothing of the unit: there it is that of the depth in the first frame.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import numpy as np
 
 from benchmark.result import Guarded, Result, Table, markdown, note
 from benchmark.timing import Reference
-from benchmark.world_sequences import MOTIONS, RATE_HZ, WorldSequence, cached_sequence
+from benchmark.world_sequences import MOTIONS, RATE_HZ, WorldSequence, cached_sequence, first_depth
 from depth_pose_ros.camera import PinholeCamera, network_size
 from depth_pose_ros.config import OdometryConfig
 from depth_pose_ros.engines import load_depth, load_flow
@@ -36,6 +38,7 @@ SEED, COUNT = (
     12,
 )  # of the sequences; the constants were chosen on others: 5000 to 5023, 7100 to 7109, 7300 to 7311
 SIGMAS = (0.683, 0.954, 0.997)  # what holds of errors within 1, 2 and 3 of them
+SEEN = 0.004  # of the distance of the scene: the median true step from which on the unit is taken from the motion
 FLOOR = 1e-18  # added to variances, so that a motion that is known exactly can be divided by
 
 
@@ -67,14 +70,16 @@ def frames_of(images: np.ndarray, camera: PinholeCamera, size: tuple[int, int]) 
     ]
 
 
-def errors(estimates: list[Estimate], poses: np.ndarray) -> dict[str, list[tuple[float, int]]]:
+def errors(estimates: list[Estimate], poses: np.ndarray, depth: np.ndarray) -> dict[str, list[tuple[float, int]]]:
     """By what is judged: squared Mahalanobis distances of the errors, each with its degrees of freedom.
 
-    poses: (F, 4, 4) true poses of the camera.
+    poses: (F, 4, 4) true poses of the camera. depth: (h, w) true depth in the first frame.
     """
     since = [max(1, round(estimate.dt * RATE_HZ)) for estimate in estimates]  # frames; more than one after a loss
     steps = [(estimates[k], se3.inverse(poses[k - since[k]]) @ poses[k]) for k in range(1, len(poses))]
-    factor = _factor(steps)
+    lengths = [np.linalg.norm(T[:3, 3]) for _, T in steps]
+    is_seen = np.median(lengths) > SEEN * np.median(depth[np.isfinite(depth)])
+    factor = _factor(steps) if is_seen else _factor_of_depth(estimates[0].depth, depth)
     found: dict[str, list[tuple[float, int]]] = {}
     for estimate, T in steps:
         if estimate.state in (State.TRACKING, State.STATIONARY):
@@ -108,6 +113,13 @@ def _factor(steps: list[tuple[Estimate, np.ndarray]]) -> float:
             found.append((np.sqrt(t @ estimate.motion_covariance[:3, :3] @ t) / length**2, np.log(length / true)))
     best = sorted(found)[: (len(found) + 1) // 2]
     return float(np.exp(np.median([log for _, log in best]))) if best else 1.0
+
+
+def _factor_of_depth(found: np.ndarray, true: np.ndarray) -> float:
+    """Units of the odometry in a metre: the median over the pixels of one image."""
+    found = cv2.resize(found, true.shape[::-1], interpolation=cv2.INTER_AREA)
+    ratio = (found / true)[np.isfinite(true)]
+    return float(np.median(ratio))
 
 
 def _error(found: np.ndarray, true: np.ndarray, covariance: np.ndarray, factor: float) -> tuple[np.ndarray, np.ndarray]:
@@ -183,7 +195,8 @@ def run(
         for index in range(count):
             sequence = cached_sequence(motion, seed + index, frames, cache)
             note(f"covariance: {motion}, seed {seed + index}")
-            for kind, values in errors(track(sequence), sequence.T_world_camera).items():
+            depth = first_depth(motion, seed + index)
+            for kind, values in errors(track(sequence), sequence.T_world_camera, depth).items():
                 found.setdefault(motion, {}).setdefault(kind, []).append(values)
     result.tables = [summary(found)]
     result.details = {"inside": {motion: _inside(kinds) for motion, kinds in found.items()}}

@@ -47,15 +47,8 @@ class WorldSequence:
 
 def render_sequence(motion: str, seed: int, frames: int = 16) -> WorldSequence:
     """The sequence of a type of motion and a seed; torch draws it on the CPU in a quarter of a second a frame."""
-    rng = np.random.default_rng([seed, MOTIONS.index(motion), 0x5E9])
-    kinds, shares = zip(*SCENES[motion], strict=True)
-    kind = str(rng.choice(kinds, p=shares))
+    kind, scene, start, K, rng = _start(motion, seed)
     width, height = SIZES[kind]
-    views = None
-    while views is None:
-        scene = make_scene(kind, int(rng.integers(2**31)))
-        views = draw_views(scene, rng, width, height)
-    start, K = views.T_world_camera_1, views.K
     poses = start @ path_of(motion, scene, start, K, (width, height), frames, rng)
     read, shot = 10 ** rng.uniform(-2.6, -1.8), 10 ** rng.uniform(-2.6, -1.9)
     quality = int(rng.integers(70, 98))
@@ -69,6 +62,25 @@ def render_sequence(motion: str, seed: int, frames: int = 16) -> WorldSequence:
         image = np.clip(image + 255 * grain + 0.5, 0, 255).astype(np.uint8)
         images.append(cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], 1))
     return WorldSequence(motion, kind, seed, np.stack(images), poses, K)
+
+
+def first_depth(motion: str, seed: int) -> np.ndarray:
+    """(h, w) m along Z in the first frame of :func:`render_sequence`, a quarter as large; infinite in the sky."""
+    kind, scene, start, K, _ = _start(motion, seed)
+    width, height = SIZES[kind]
+    return render(scene, start, np.diag([0.25, 0.25, 1.0]) @ K, width // 4, height // 4)[0].depth.numpy()
+
+
+def _start(motion: str, seed: int) -> tuple[str, Scene, np.ndarray, np.ndarray, np.random.Generator]:
+    """The kind of scene, the scene, the first pose of the camera in it, its matrix, and what draws the rest."""
+    rng = np.random.default_rng([seed, MOTIONS.index(motion), 0x5E9])
+    kinds, shares = zip(*SCENES[motion], strict=True)
+    kind = str(rng.choice(kinds, p=shares))
+    views = None
+    while views is None:
+        scene = make_scene(kind, int(rng.integers(2**31)))
+        views = draw_views(scene, rng, *SIZES[kind])
+    return kind, scene, views.T_world_camera_1, views.K, rng
 
 
 def cached_sequence(motion: str, seed: int, frames: int, folder: Path | None) -> WorldSequence:
