@@ -36,6 +36,7 @@ MAX_POINTS_SPREAD = 0.1  # relative: a length that shared points give no better 
 UP = np.array([0.0, -1.0, 0.0])  # of a camera that is mounted level
 SHORT_STEP = 0.15  # s between frames, above which a camera need not go on as before: a hand turns around in a third
 DOUBTED = 1.4  # times the standard deviation, above which a motion is believed only if it is one the camera can make
+FEW = 0.15  # of all the matches that are asked for: fewer do not tell what else is in the view
 HALF = 0.5  # of the usual matches, that go back to a frame that showed the world alone: it is seen again
 REST_FACTOR = 2.0  # on the threshold of standing still, for turning: what stands still may shake
 UNIT_MEMORY = 2.0  # s, in which what is wrong with the unit becomes something else
@@ -258,7 +259,10 @@ class VisualOdometry:
             expected[:3, 3] /= self._factor
         inliers = np.zeros(len(matches), bool)
         inliers[used] = pair.motion.inliers
-        support = self._standard.support(np.count_nonzero(inliers))
+        agreeing = np.count_nonzero(inliers)
+        if agreeing < FEW * self.config.max_matches and self._crowd.since_ns is None and not reference.at_rest:
+            return pair
+        support = self._standard.support(agreeing)
         verdict = self._crowd.judge(scene, _found(pair), inliers, expected, reference.at_rest, suspect)
         view.world = rigidity.world_tiles(matches.points_2, verdict.world, *size)
         if verdict.mover is Mover.CAMERA:
