@@ -10,6 +10,7 @@ from depth_pose_ros.training.supervised import (  # noqa: E402
     OCCLUDED_WEIGHT,
     depth_loss,
     flow_loss,
+    pair_loss,
     pyramid_flow_loss,
 )
 
@@ -80,9 +81,20 @@ def test_depth_loss_is_that_of_plain_numpy():
         assert float(terms[name]) == pytest.approx(value, rel=1e-6), name
 
 
+def test_pair_loss_is_that_of_plain_numpy():
+    depth, inverse = (np.concatenate([a, b]) for a, b in zip(world(3), world(4), strict=True))
+    depth[3, 0, :, 8:] = 0.0  # the second pair: too little is known in one of its images
+    means = []
+    for d, i in zip(depth[:, 0, ::2, ::2], inverse[:, 0], strict=True):
+        known = np.isfinite(d) & (d > 0)
+        means.append(np.mean(np.log(1.0 / i[known]) - np.log(d[known])))
+    assert float(pair_loss(tensor(inverse), tensor(depth))) == pytest.approx(abs(means[0] - means[1]), rel=1e-6)
+    assert float(pair_loss(tensor(inverse[2:]), tensor(depth[2:]))) == 0.0
+
+
 def test_gradient_of_depth_loss():
     depth, inverse = world(1)
-    loss = lambda i: depth_loss(i, tensor(depth))["loss"]  # noqa: E731
+    loss = lambda i: depth_loss(i, tensor(depth))["loss"] + pair_loss(i, tensor(depth))  # noqa: E731
     leaf = tensor(inverse).requires_grad_()
     assert torch.autograd.gradcheck(loss, [leaf], eps=1e-8, atol=1e-5, fast_mode=True)
 
@@ -91,7 +103,7 @@ def test_an_image_without_known_depth_teaches_nothing():
     depth, inverse = world(2)
     depth[:] = 0.0
     leaf = tensor(inverse).requires_grad_()
-    depth_loss(leaf, tensor(depth))["loss"].backward()
+    (depth_loss(leaf, tensor(depth))["loss"] + pair_loss(leaf, tensor(depth))).backward()
     assert torch.equal(leaf.grad, torch.zeros_like(leaf))
 
 

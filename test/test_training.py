@@ -20,7 +20,7 @@ from depth_pose_ros.networks.paper_flow import PaperFlow, PaperFlowConfig  # noq
 from depth_pose_ros.networks.registry import load_network  # noqa: E402
 from depth_pose_ros.networks.small_depth import SmallDepth, SmallDepthConfig  # noqa: E402
 from depth_pose_ros.training import stage_a  # noqa: E402
-from depth_pose_ros.training.augment import depth_item  # noqa: E402
+from depth_pose_ros.training.augment import depth_item, depth_pair_item  # noqa: E402
 from depth_pose_ros.training.export import export_network  # noqa: E402
 from depth_pose_ros.training.stage_a import TrainingConfig, fit  # noqa: E402
 from depth_pose_ros.worlds.pool import PoolDataset, render_pool  # noqa: E402
@@ -134,6 +134,17 @@ def test_from_worlds_to_poses(pool, tmp_path):
     before, after = (depth_error(tmp_path / f"depth_{k}.yaml", samples) for k in (0, 1))
     # Measured with three seeds: 0.64 to 0.70 of the error are left.
     assert after < 0.85 * before, f"AbsRel {before} before, {after} after"
+
+
+def test_both_images_of_a_pair_are_cut_and_lit_alike():
+    image = torch.randint(0, 255, (3, 60, 200), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    near, far = np.full((60, 200), 2.0, np.float32), np.full((60, 200), 5.0, np.float32)
+    flow = torch.zeros(2, 60, 200)
+    sample = Sample(image, image.clone(), flow, flow, None, None, near, far, None, np.eye(3) * 100.0, None, "street")
+    item = depth_pair_item(np.random.default_rng(4), sample, 96, 32, reference_focal=None)
+    assert item["image"].shape == (2, 3, 32, 96) and item["depth"].shape == (2, 1, 32, 96)
+    assert torch.equal(item["image"][0], item["image"][1])
+    assert {float(d.mean()) for d in item["depth"]} == {2.0, 5.0}
 
 
 def test_flat_crops_of_a_room_keep_most_of_its_height():

@@ -137,3 +137,15 @@ def depth_item(
         "image": torch.from_numpy(np.ascontiguousarray(image, np.float32)),
         "depth": torch.from_numpy(np.ascontiguousarray(depth)[None]),
     }
+
+
+def depth_pair_item(
+    rng: np.random.Generator, sample: Sample, width: int, height: int, reference_focal: float | None
+) -> dict[str, Tensor]:
+    """Both images of a sample as a `depth_item` each, in one crop and one light: (2, 3, H, W) and (2, 1, H, W)."""
+    seed = int(rng.integers(1 << 62))
+    swapped = replace(
+        sample, image_1=sample.image_2, image_2=sample.image_1, depth_1=sample.depth_2, depth_2=sample.depth_1
+    )
+    items = [depth_item(np.random.default_rng(seed), s, width, height, reference_focal) for s in (sample, swapped)]
+    return {name: torch.stack([item[name] for item in items]) for name in items[0]}

@@ -22,8 +22,8 @@ from depth_pose_ros.networks.matching_flow import Features, MatchingFlow
 from depth_pose_ros.networks.paper_depth import PaperDepth
 from depth_pose_ros.networks.paper_flow import PaperFlow
 from depth_pose_ros.networks.small_depth import SmallDepth
-from depth_pose_ros.training.augment import depth_item, flow_item
-from depth_pose_ros.training.supervised import depth_loss, flow_loss, pyramid_flow_loss
+from depth_pose_ros.training.augment import depth_pair_item, flow_item
+from depth_pose_ros.training.supervised import depth_loss, flow_loss, pair_loss, pyramid_flow_loss
 from depth_pose_ros.worlds.pool import PoolDataset, read_sample
 from depth_pose_ros.worlds.scenes import KINDS
 
@@ -162,19 +162,22 @@ class FlowStageA(StageA):
 
 
 class DepthStageA(StageA):
-    """Depth from worlds: SmallDepth at its reference focal length, PaperDepth in metres whatever the lens."""
+    """Depth from both images of a pair: SmallDepth at its reference focal length, PaperDepth in metres whatever the lens."""
 
     network: SmallDepth | PaperDepth
 
     def item(self, rng: np.random.Generator, sample: Any, width: int, height: int) -> dict[str, Tensor]:
         config = self.network.config
         focal = config.reference_focal / config.shrink if isinstance(self.network, SmallDepth) else None
-        return depth_item(rng, sample, width, height, focal)
+        return depth_pair_item(rng, sample, width, height, focal)
 
     def terms(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        image = batch["image"].contiguous(memory_format=torch.channels_last)
+        image, depth = (batch[name].flatten(0, 1) for name in ("image", "depth"))
         look = self.network.shrunk if isinstance(self.network, SmallDepth) else self.network
-        return depth_loss(look(image), batch["depth"])
+        inverse = look(image.contiguous(memory_format=torch.channels_last))
+        terms = depth_loss(inverse, depth)
+        terms["pair"] = pair_loss(inverse, depth)
+        return terms | {"loss": terms["loss"] + terms["pair"]}
 
 
 class LogLine(Callback):

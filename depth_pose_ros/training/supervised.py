@@ -137,23 +137,16 @@ def depth_loss(inverse_depth: Tensor, depth: Tensor, sky_depth: float = 120.0, a
     inverse_depth: (B, 1, h, w) prediction. depth: (B, 1, H, W) truth in the prediction's unit, inf for sky, 0 unknown;
     H, W a multiple of h, w. Sky is only asked to be farther than ``sky_depth``.
     """
-    stride = depth.shape[3] // inverse_depth.shape[3]
-    truth = at_cells_nearest(depth, stride)
-    sky = torch.isinf(truth)
-    known = (truth > 0) & ~sky
-    log_pred = -inverse_depth.log()
-    error = torch.where(known, log_pred - torch.where(known, truth, torch.ones_like(truth)).log(), 0.0)
+    error, known, sky = log_error(inverse_depth, depth)
     weight = known.float()
-    count = weight.sum((1, 2, 3), keepdim=True).clamp(min=1.0)
-    mean = error.sum((1, 2, 3), keepdim=True) / count
-    enough = (weight.sum((1, 2, 3), keepdim=True) > 50).float()
+    mean, enough = mean_of_known(error, known)
     # Of the depth itself as well as of its logarithm: that is what a robot bumps into, and what AbsRel measures.
     off = error - mean
     off = 0.5 * off.abs() + 0.5 * torch.expm1(off.clamp(max=MOST_OFF)).abs()
     terms = {
         "shape": weighted_mean(off, weight * enough),
         "absolute": weighted_mean(error.abs(), weight * enough),
-        "sky": weighted_mean(F.relu(torch.tensor(sky_depth).log() - log_pred), sky.float()),
+        "sky": weighted_mean(F.relu(torch.tensor(sky_depth).log() + inverse_depth.log()), sky.float()),
     }
     gradient = error.new_zeros(())
     e, w = error, weight
@@ -173,6 +166,33 @@ def depth_loss(inverse_depth: Tensor, depth: Tensor, sky_depth: float = 120.0, a
         terms["abs_rel"] = weighted_mean((torch.exp(error - median_per_image(error, known)) - 1).abs(), weight)
         terms["delta_1"] = weighted_mean((ratio < 1.25).float(), weight)
     return terms
+
+
+def pair_loss(inverse_depth: Tensor, depth: Tensor) -> Tensor:
+    """How differently the two images of a pair are scaled: mean |difference of their mean errors of log depth|.
+
+    As `depth_loss`, of (2 B, ...) images, those of a pair beside each other. The length of a step comes from the depth
+    of its two images: where each has a scale of its own, the path is as uneven.
+    """
+    error, known, _ = log_error(inverse_depth, depth)
+    mean, enough = mean_of_known(error, known)
+    both = enough.view(-1, 2).amin(1)
+    return weighted_mean(mean.view(-1, 2).diff(dim=1)[:, 0].abs(), both)
+
+
+def log_error(inverse_depth: Tensor, depth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Error of log depth (B, 1, h, w), 0 where it is not known; where it is known; where the sky is."""
+    truth = at_cells_nearest(depth, depth.shape[3] // inverse_depth.shape[3])
+    sky = torch.isinf(truth)
+    known = (truth > 0) & ~sky
+    error = -inverse_depth.log() - torch.where(known, truth, torch.ones_like(truth)).log()
+    return torch.where(known, error, 0.0), known, sky
+
+
+def mean_of_known(error: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, 1, 1, 1) the mean error of each image, and 1.0 where enough is known for it to tell anything."""
+    count = known.sum((1, 2, 3), keepdim=True)
+    return error.sum((1, 2, 3), keepdim=True) / count.clamp(min=1), (count > 50).float()
 
 
 def at_cells_nearest(values: Tensor, stride: int) -> Tensor:
