@@ -162,7 +162,7 @@ class FlowStageA(StageA):
 
 
 class DepthStageA(StageA):
-    """Depth from both images of a pair: SmallDepth at its reference focal length, PaperDepth in metres whatever the lens."""
+    """Depth from both images of a pair, for SmallDepth at its reference focal length, for PaperDepth in metres."""
 
     network: SmallDepth | PaperDepth
 
