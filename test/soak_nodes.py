@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import time
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,8 @@ STEP = 0.06  # m from frame to frame, to and fro
 PATIENCE = 90.0
 LEAK = 60.0  # MiB per hour; the trajectory that is kept grows by 15 at 30 Hz
 JUMP = 30.0  # times the usual speed
+FAST = 8.0  # likewise, above which the messages around it are shown
+AROUND = 3  # messages before and after
 
 
 class Rig:
@@ -66,6 +69,8 @@ class Rig:
         self.speeds = {name: [] for name in STATUS}  # from each odometry message to the next, units/s, and stamp
         self.memory = []  # second, node, MiB
         self._last = {}
+        self._way = {name: deque(maxlen=2 * AROUND + 2) for name in STATUS}  # the last odometry messages, in words
+        self._fast = dict.fromkeys(STATUS, 0)  # messages to come before those around a fast one are shown
         self._died = {}  # stamp of the last frame that a killed node may have answered
         self._stamp = time.time_ns()
         self._due = self._started = self._sampled = time.monotonic()
@@ -92,8 +97,10 @@ class Rig:
     def _take_status(self, name):
         def take(message):
             found, stamp = values(message), messages.stamp_ns(message.header.stamp)
-            for kept, key, limit in ((self.states[name], "state", 5000), (self.reasons[name], "reason", 12)):
-                kept[stamp] = found.get(key, "")
+            reason = f"{found.get('reason', '')} (scale {found.get('scale_source')}, ok {found.get('scale_ok')})"
+            state = found.get("state", "")
+            for kept, one, limit in ((self.states[name], state, 5000), (self.reasons[name], reason, 12)):
+                kept[stamp] = one
                 while len(kept) > limit:
                     del kept[next(iter(kept))]
 
@@ -106,11 +113,28 @@ class Rig:
             assert np.isfinite(place).all() and np.isfinite(message.pose.covariance).all()
             if stamp <= self._died.get(name, -1):
                 return  # of the dead one, late; the next begins anew at its origin
+            speeds, speed = self.speeds[name], 0.0
             if name in self._last and (dt := 1e-9 * (stamp - self._last[name][1])) > 0:
-                self.speeds[name].append(float(np.linalg.norm(place - self._last[name][0])) / dt)
+                speed = float(np.linalg.norm(place - self._last[name][0])) / dt
+                speeds.append(speed)
             self._last[name] = place, stamp
+            self._way[name].append((stamp, f"{speed:.2f} units/s to {place.round(3)} in {message.header.frame_id}"))
+            if len(speeds) > 50 and speed > FAST * np.median(speeds[-500:]):
+                self._fast[name] = AROUND + 1
+            if self._fast[name] > 0:
+                self._fast[name] -= 1
+                if self._fast[name] == 0:
+                    print(f"    {name}: a step that is far faster than usual ({np.median(speeds[-500:]):.2f} units/s):")
+                    self._show(name, dict(self._way[name]))
 
         return take
+
+    def _show(self, name, way):
+        """What was said of the frames since the first of ``way``: odometry in words by stamp."""
+        told = self.reasons[name]
+        for stamp in sorted({*way, *(stamp for stamp in told if stamp >= min(way))}):
+            state = f"{self.states[name].get(stamp, 'no status')}: {told.get(stamp, '')}"
+            print(f"    {1e-9 * stamp % 1000:8.3f} s: {way.get(stamp, 'no odometry')}; {state}", flush=True)
 
     def send(self, ahead_ns=None):
         """One good frame, or with ``ahead_ns`` one from the same place, so much later; its stamp."""

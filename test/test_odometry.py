@@ -312,6 +312,28 @@ def test_a_reference_that_is_kept_over_a_gap_is_still_known():
     assert odometry.process_matches(7_200_000_000, CAMERA, 0, *rest).state is State.STATIONARY
 
 
+@pytest.mark.parametrize("source", ["network", "median_depth"])
+def test_a_first_motion_without_depth_of_its_own_is_as_long_as_earlier_depth_says(source):
+    """The camera stands still with depth of one frame in three, as of a slow depth_node, and then sets out."""
+    odometry = VisualOdometry(None, None, OdometryConfig(scale_source=source, median_depth=3.0))
+    v, u = np.mgrid[10:230:10, 60:470:10]
+    points = np.stack([u.ravel(), v.ravel()], 1).astype(np.float32)
+    scores, flow = np.ones(len(points)), np.array([CAMERA.fx * 0.1 / 5.0, 0.0], np.float32)  # of a wall, in 5 m
+    wall, sources, lengths = np.full((60, 120), 1.5, np.float32), set(), []
+    for index in range(10):
+        here = points + flow * max(index - 7, 0)
+        before = points + flow * max(index - 8, 0)
+        depth = wall if index % 3 == 0 and index < 9 else None
+        reference = None if index == 0 else (index - 1) * 10**8
+        estimate = odometry.process_matches(index * 10**8, CAMERA, reference, before, here, scores, depth)
+        sources.add(estimate.scale.source)
+        lengths.append(np.linalg.norm(estimate.T_previous_current[:3, 3]))
+    assert sources == {source}
+    unit = {"network": 1.5, "median_depth": 3.0}[source] / 5.0
+    np.testing.assert_allclose(lengths, [0.0] * 8 + [0.1 * unit] * 2, rtol=0.05)
+    assert estimate.scale.spread > 0.3 and not estimate.scale.ok
+
+
 def test_matches_from_a_frame_that_never_came():
     odometry = VisualOdometry(None, None, OdometryConfig(scale_source="none"))
     none = np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32), np.zeros(0, np.float32), None

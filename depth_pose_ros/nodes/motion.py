@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 
@@ -40,6 +41,11 @@ class Motion:
         self.lock = lock
         self.outputs = OdometryPublisher(node, configs[OutputConfig])
         self.depth = DepthPublisher(node, configs[OutputConfig])
+        self.began_at = math.inf
+        """time.monotonic() of the first frame since the start or the last reset."""
+        self.has_depth = False
+        """Whether any frame since then had depth of the network."""
+        self._source = ""  # of the unit of the motions since then, as was told
         self._node = node
         self._camera_frame = ""
         self._is_lost = False
@@ -79,6 +85,8 @@ class Motion:
         details:      further entries of `status`.
         """
         start = time.perf_counter()
+        self.began_at = min(self.began_at, time.monotonic())
+        self.has_depth |= estimate.depth is not None
         self._given_up = "" if estimate.has_pose else estimate.reason
         self.outputs.publish(estimate, camera_frame)
         if estimate.depth is not None and self.outputs.is_scaled(estimate):
@@ -86,6 +94,7 @@ class Motion:
         details["publish_ms"] = round(1e3 * (time.perf_counter() - start), 3)
         self.outputs.publish_status(estimate, camera_frame, details)
         self._tell_state(estimate)
+        self._tell_unit(estimate)
         return self.outputs.mounting is not None and estimate.has_pose
 
     def details(self) -> list[DiagnosticStatus]:
@@ -108,6 +117,21 @@ class Motion:
             self._node.get_logger().error(f"tracking is lost: {estimate.reason}", throttle_duration_sec=1.0)
         else:
             self._node.get_logger().info(f"tracking again ({estimate.state.value})", throttle_duration_sec=1.0)
+
+    def _tell_unit(self, estimate: Estimate) -> None:
+        source, before = estimate.scale.source, self._source
+        if estimate.dt == 0.0 or source == before:
+            return
+        self._source = source
+        wanted = self.odometry.config.scale_source
+        if source != wanted:
+            unscaled = SCALE_SENTENCES["none"].format(**self.outputs.config.to_dict())
+            self._node.get_logger().warning(f"no depth for scale_source {wanted}; until it comes, {unscaled}")
+        elif before:
+            self._node.get_logger().warning(
+                f"the unit has changed from that of scale_source {before} to that of {source}; the way so far is in the"
+                " old one: call ~/reset for an origin in the new one"
+            )
 
     def mount(self, camera_frame: str) -> None:
         """Find out how the camera sits on the base, before a frame is solved; never assume it."""
@@ -136,6 +160,7 @@ class Motion:
         with self.lock:
             self.odometry.reset()
             self.outputs.reset()
+            self.began_at, self.has_depth, self._source = math.inf, False, ""
         self._node.get_logger().info("reset: the next frame is the origin")
         response.success, response.message = True, "reset: the next frame is the origin"
         return response

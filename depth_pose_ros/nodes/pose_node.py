@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -22,6 +23,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from depth_pose_ros.camera import PinholeCamera
 from depth_pose_ros.config import OdometryConfig, OutputConfig, Tunables
 from depth_pose_ros.errors import CameraError, ImageError
+from depth_pose_ros.geometry.correspondences import Matches
 from depth_pose_ros.nodes import messages, topics
 from depth_pose_ros.nodes.health import SILENCE
 from depth_pose_ros.nodes.managed_node import ManagedNode
@@ -138,6 +140,13 @@ class PoseNode(ManagedNode):
             else:
                 self._answer(stamped, camera, depth, arrived_at)
 
+    def _waits_for_depth(self) -> bool:
+        """Whether depth is yet to come, and soon: without it the first motion would be taken to be one unit long."""
+        if self.motion.has_depth or self.configs[OdometryConfig].scale_source == "none":
+            return False
+        is_early = time.monotonic() - self.motion.began_at < SILENCE
+        return is_early and self.count_publishers("network_depth/image") > 0
+
     def _answer(
         self,
         stamped: messages.StampedMatches,
@@ -150,16 +159,23 @@ class PoseNode(ManagedNode):
         self._last_ns = stamped.stamp_ns
         self.without_depth += depth is None
         self.motion.mount(stamped.frame_id)
-        matches = stamped.matches
+        matches, reference_ns = stamped.matches, stamped.reference_stamp_ns
+        waits = depth is None and self._waits_for_depth()
+        if waits:  # as a first frame, which nothing has moved since
+            matches, reference_ns = Matches.empty(), None
         estimate = self.motion.odometry.process_matches(
             stamped.stamp_ns,
             camera,
-            stamped.reference_stamp_ns,
+            reference_ns,
             matches.points_1,
             matches.points_2,
             matches.scores,
             depth,
         )
+        if waits:
+            topic = self.resolve_topic_name("network_depth/image")
+            reason = f"waiting for a frame with depth from {topic}: without it the first motion would have no scale"
+            estimate = replace(estimate, reason=reason)
         self._matches_picture.publish(estimate, stamped.frame_id, camera, None)
         latency_ms = 1e3 * (time.monotonic() - arrived_at)
         details = {"received": self.received, "refused": self.refused, "latency_ms": round(latency_ms, 3)}
@@ -185,6 +201,8 @@ class PoseNode(ManagedNode):
 
 
 def _keep(parts: dict, stamp_ns: int, part: object) -> None:
+    if parts and stamp_ns < next(reversed(parts)):  # they come in order: the camera's stamps have started again
+        parts.clear()
     parts.pop(stamp_ns, None)
     parts[stamp_ns] = part
     while len(parts) > LIMIT:

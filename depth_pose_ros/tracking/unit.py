@@ -27,6 +27,7 @@ class Unit:
         self._per_raw = ScaleFilter(POINTS_DRIFT)  # of ``camera_height``; of ``none``, which is never corrected
         self._per_raw_by_median = 1.0  # of ``median_depth``
         self._source = ""
+        self._network_middle = math.nan  # network units, of the depth seen last, for as long as nothing has moved
         self.own_spread = 0.0
         """Relative, of the last length beside the next one: what of the scale's spread is not shared by all frames."""
         self._is_measured = False  # in this frame
@@ -39,6 +40,7 @@ class Unit:
             self.own_spread = pair.points_scale.spread
         if pair.network_scale is None:
             self.network_per_raw.drift_by(self.own_spread)
+            self._guess_network(config, pair)
         else:
             variance = pair.network_scale.spread**2 + NETWORK_SPREAD**2
             if pair.points_scale is None:  # the length is the network's, and the unit of the points begins anew with it
@@ -78,12 +80,25 @@ class Unit:
         return factor, Scale(value, spread, self._source, is_metric, ok)
 
     def _choose(self, config: OdometryConfig, view: View) -> None:
+        if not self.network_per_raw.is_known and view.network_depth is not None:
+            middle = depth_map.middle(view.network_depth)
+            self._network_middle = middle if middle > 0 else self._network_middle
         source = config.scale_source
-        has_network = view.network_depth is not None or self.network_per_raw.is_known
+        has_network = self.network_per_raw.is_known or self._network_middle > 0
         if source in ("network", "median_depth") and not has_network:
             source = "none"
         if source != self._source:
             self._source, self._per_raw = source, ScaleFilter(POINTS_DRIFT)
+
+    def _guess_network(self, config: OdometryConfig, pair: Pair) -> None:
+        """Of a first motion without depth of either frame: its points lie about as far as what depth was seen before.
+
+        As when depth comes for every third frame only, and the camera has stood still till now.
+        """
+        middle = depth_map.middle(pair.depth_2)
+        if not self.network_per_raw.is_known and middle > 0 and self._network_middle > 0:
+            self.network_per_raw.update(self._network_middle / middle, GUESS_SPREAD**2)
+            self._per_raw_by_median = config.median_depth / middle
 
     def _look_for_ground(self, camera_height: float, camera: PinholeCamera, pair: Pair) -> bool:
         if pair.depth_2 is None:
