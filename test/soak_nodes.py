@@ -66,6 +66,7 @@ class Rig:
         self.sent = self._at = 0
         self.states = {name: {} for name in STATUS}  # by stamp
         self.reasons = {name: {} for name in STATUS}  # likewise, of the last few
+        self.waiting = 0  # answers of pose_node before it heard depth_node
         self.speeds = {name: [] for name in STATUS}  # from each odometry message to the next, units/s, and stamp
         self.memory = []  # second, node, MiB
         self._last = {}
@@ -98,7 +99,8 @@ class Rig:
         def take(message):
             found, stamp = values(message), messages.stamp_ns(message.header.stamp)
             reason = f"{found.get('reason', '')} (scale {found.get('scale_source')}, ok {found.get('scale_ok')})"
-            state = found.get("state", "")
+            state = "waiting" if reason.startswith("waiting for a frame with depth") else found.get("state", "")
+            self.waiting += state == "waiting"
             for kept, one, limit in ((self.states[name], state, 5000), (self.reasons[name], reason, 12)):
                 kept[stamp] = one
                 while len(kept) > limit:
@@ -218,11 +220,12 @@ class Rig:
 
 def _frames_to_track(states, stamps):
     """How many of the frames were answered up to the first that was tracked, 0 if none was. Those that a slow machine
-    answers farther apart than max_gap cannot be compared: there is another gap, and counting starts again.
+    answers farther apart than max_gap cannot be compared: there is another gap, and counting starts again. Those that
+    a new pose_node answers before it hears depth_node are not whole.
     """
     count, before = 0, None
     for stamp in stamps:
-        if stamp in states:
+        if stamp in states and states[stamp] != "waiting":
             count = 1 if before is not None and stamp - before > MAX_GAP_NS else count + 1
             before = stamp
             if states[stamp] in FOUND:
@@ -329,7 +332,7 @@ def soak(options):
     rclpy.init(args=[])
     rig, failures = Rig(options.rate, options.out.resolve()), []
     recovered = {fault.__name__: [] for fault in FAULTS}
-    calm = dict.fromkeys(("tracking", "stationary", "lost", "initialising"), 0)
+    calm = dict.fromkeys(("tracking", "stationary", "lost", "initialising", "waiting"), 0)
     segments = _segments()
     rig.wait_until_all_answer()
     end = time.monotonic() + 60.0 * options.minutes
@@ -358,6 +361,7 @@ def soak(options):
         "rate": options.rate,
         "sent": rig.sent,
         "calm": calm,
+        "frames of pose_node before it heard depth_node": rig.waiting,
         "recovered": recovered,
         "segments_left": _segments() - segments,
     }
