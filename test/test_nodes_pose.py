@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2")
 
 import rclpy
+from rclpy.parameter import Parameter
 from ros_helpers import PERIOD, START
 from sensor_msgs.msg import Image
 
@@ -122,14 +123,28 @@ def test_once_there_was_depth_frames_without_it_are_followed(rig_with):
 
 def test_without_depth_node_it_goes_on_without_scale_and_says_so(rig_with):
     rig = rig_with(has_depth_node=False)
-    for index in range(1, 5):
+    rig.send(1, has_depth=False)
+    rig.send(2, has_depth=False)
+    assert [one.state.value for one in rig.estimates] == ["initialising"] * 2  # it may not be known yet
+    rig.node.motion.began_at -= SILENCE
+    del rig.estimates[0]
+    for index in range(3, 6):
         rig.send(index, has_depth=False)
     assert [one.scale.source for one in rig.estimates] == ["none"] * 4
     np.testing.assert_allclose(rig.lengths, [0.0, 1.0, 1.0, 1.0], rtol=0.05)
     assert len(rig.logged) == 1 and "no depth for scale_source network; until it comes" in rig.logged[0]
-    rig.send(5, has_depth=True)
+    rig.send(6, has_depth=True)
     assert rig.lengths[-1] == pytest.approx(STEP, rel=0.05) and rig.estimates[-1].scale.source == "network"
     assert len(rig.logged) == 2 and "the unit has changed from that of scale_source none to that" in rig.logged[1]
+
+
+@pytest.mark.parametrize("source", ["none", "camera_height"])
+def test_a_unit_that_is_not_the_networks_needs_no_depth(rig_with, source):
+    rig = rig_with(has_depth_node=False)
+    rig.node.set_parameters([Parameter("scale_source", value=source)])
+    for index in range(1, 4):
+        rig.send(index, has_depth=False)
+    assert [one.state.value for one in rig.estimates] == ["initialising", "tracking", "tracking"]
 
 
 def test_depth_that_never_comes_is_not_waited_for_for_ever(rig_with, monkeypatch):

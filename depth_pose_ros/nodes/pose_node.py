@@ -141,11 +141,12 @@ class PoseNode(ManagedNode):
                 self._answer(stamped, camera, depth, arrived_at)
 
     def _waits_for_depth(self) -> bool:
-        """Whether depth is yet to come, and soon: without it the first motion would be taken to be one unit long."""
-        if self.motion.has_depth or self.configs[OdometryConfig].scale_source == "none":
-            return False
-        is_early = time.monotonic() - self.motion.began_at < SILENCE
-        return is_early and self.count_publishers("network_depth/image") > 0
+        """Whether the unit is that of a depth that may be yet to come; a first motion without it would be one unit long.
+
+        A depth_node that is not heard of may be one that runs: nodes get to know each other in any order.
+        """
+        is_needed = self.configs[OdometryConfig].scale_source in ("network", "median_depth")
+        return is_needed and not self.motion.has_depth and time.monotonic() - self.motion.began_at < SILENCE
 
     def _answer(
         self,
