@@ -141,7 +141,7 @@ class PoseNode(ManagedNode):
                 self._answer(stamped, camera, depth, arrived_at)
 
     def _waits_for_depth(self) -> bool:
-        """Whether the unit is that of a depth that may be yet to come; a first motion without it would be one unit long.
+        """Whether the unit is that of a depth that is yet to come: without it the first motion would be one unit long.
 
         A depth_node that is not heard of may be one that runs: nodes get to know each other in any order.
         """
