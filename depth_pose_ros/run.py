@@ -200,10 +200,10 @@ def _load(
     from depth_pose_ros.engines import Terminal, find_model, load_depth, load_flow
     from depth_pose_ros.odometry import VisualOdometry
 
-    if config.depth_model == "none" and odometry_config.scale_source == "network":
+    if config.depth_model == "none" and odometry_config.scale_source in ("network", "median_depth"):
         raise ConfigError(
-            "--scale-source network needs a depth network, but --depth-model is none; "
-            "choose camera_height, median_depth or none"
+            f"--scale-source {odometry_config.scale_source} needs a depth network, but --depth-model is none; "
+            "choose camera_height or none"
         )
     flow_manifest = find_model(config.flow_model, "flow")
     manifests = [flow_manifest]

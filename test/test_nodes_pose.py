@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2")
 
 import rclpy
+from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.parameter import Parameter
 from ros_helpers import PERIOD, START
 from sensor_msgs.msg import Image
@@ -157,6 +158,22 @@ def test_depth_that_never_comes_is_not_waited_for_for_ever(rig_with, monkeypatch
     rig.send(3, has_depth=False)
     rig.work_on_all(monkeypatch)
     assert rig.estimates[-1].state.value == "tracking" and rig.estimates[-1].scale.source == "none"
+
+
+def test_depth_that_ceases_is_told(rig_with):
+    """Odometry goes on, and so nothing is missing; but its scale drifts, and there is no depth image any more."""
+    rig = rig_with(has_depth_node=False)
+    for index in range(1, 4):
+        rig.send(index, has_depth=True)
+    before = rig.node.details()[1]
+    rig.send(4, has_depth=False)
+    assert rig.node._is_silent("network_depth/image") is False and not rig.logged
+    rig.node._arrived_at["network_depth/image"] -= SILENCE
+    depth = rig.node.details()[1]
+    assert before.name == depth.name == "pose_node: depth"
+    assert depth.level == DiagnosticStatus.WARN
+    assert "no publisher on /network_depth/image; start depth_node" in depth.message
+    assert len(rig.logged) == 1 and "carried on without it: no publisher on /network_depth/image" in rig.logged[0]
 
 
 def test_stamps_that_start_again_do_not_find_depth_of_before(rig_with):

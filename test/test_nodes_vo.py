@@ -428,6 +428,17 @@ def test_services_and_live_parameters(start, peer, room, tmp_path):
     drive(camera, room, count=2, first=60)
 
 
+def test_a_scale_that_needs_a_depth_network_is_refused_without_one(start, peer):
+    node, camera = start("vo_node", "-p", "depth_model:=none", "-p", "scale_source:=none"), peer("front")
+    node.wait_for("lengths have NO scale", spin=camera.spin)
+    for source in ("network", "median_depth"):
+        wanted = SetParametersAtomically.Request(
+            parameters=[Parameter("scale_source", value=source).to_parameter_msg()]
+        )
+        result = camera.call(SetParametersAtomically, "/vo_node/set_parameters_atomically", wanted).result
+        assert not result.successful and f"scale_source = '{source}' needs a depth network" in result.reason
+
+
 def test_the_latest_frame_wins(start, peer, room):
     node, camera = start("vo_node", "-r", "image:=/front/image_raw"), peer("front")
     images = camera.node.create_publisher(Image, "/front/image_raw", 50)
@@ -486,7 +497,7 @@ def test_a_signal_ends_the_node_quietly_at_any_moment(start, peer, room, moment,
         ("backend:=abacus", "backend"),
         ("camera_height:=2", "write a number with a point"),
         ("scale_source:=wheel", "one of: network, median_depth, camera_height, none"),
-        ("depth_model:=none", "needs a depth network"),
+        ("depth_model:=none", "scale_source = 'network' needs a depth network"),
         ("camera_info_url:=/nowhere/camera.yaml", "/nowhere/camera.yaml"),
         ("network_width:=640", "set both, or neither"),
     ],

@@ -51,7 +51,7 @@ class PoseNode(ManagedNode):
         self._is_active = False
         self.motion = Motion(self, self.configs, threading.RLock())
         self._matches_picture = MatchesPicturePublisher(self)
-        self.received = self.without_depth = self.refused = 0
+        self.received = self.depth_received = self.without_depth = self.refused = 0
         self.refusal = ""
         self._waiting: deque[tuple[messages.StampedMatches, float]] = deque()  # with the time of arrival
         self._cameras: dict[int, PinholeCamera] = {}  # by stamp, in the order of arrival
@@ -80,15 +80,17 @@ class PoseNode(ManagedNode):
 
     def missing(self) -> list[str]:
         """See ManagedNode."""
-        now = time.monotonic()
-        silent = [topic for topic, at in self._arrived_at.items() if now - at > SILENCE]
-        found = []
-        for topic in silent:
-            advice = "see what {} says" if self.count_publishers(topic) else "start {}"
-            found.append(f"{topics.why_silent(self, self._inputs[topic])}; {advice.format(SENDERS[topic])}")
-        if not silent and self.refusal:
+        found = [self._why_silent(topic) for topic in self._inputs if self._is_silent(topic)]
+        if not found and self.refusal:
             found.append(f"what arrives is refused: {self.refusal}")
         return found + self.motion.problems()
+
+    def _is_silent(self, topic: str) -> bool:
+        return time.monotonic() - self._arrived_at[topic] > SILENCE
+
+    def _why_silent(self, topic: str) -> str:
+        advice = "see what {} says" if self.count_publishers(topic) else "start {}"
+        return f"{topics.why_silent(self, self._inputs[topic])}; {advice.format(SENDERS[topic])}"
 
     # ------------------------------------------------------------------------------------------------ parts arrive
     def _arrives(self, topic: str, take: Callable) -> Callable:
@@ -114,6 +116,7 @@ class PoseNode(ManagedNode):
         _keep(self._cameras, messages.stamp_ns(message.header.stamp), messages.camera_from_message(message))
 
     def _take_depth(self, message: Image) -> None:
+        self.depth_received += 1
         _keep(self._depths, messages.stamp_ns(message.header.stamp), messages.depth_from_message(message))
 
     def _refuse(self, reason: str) -> None:
@@ -185,20 +188,30 @@ class PoseNode(ManagedNode):
 
     def details(self) -> list[DiagnosticStatus]:
         """See ManagedNode."""
-        rate = self.health.rate("matches", self.received)
-        status = messages.diagnostic_status(
+        rate, depth_rate = (
+            self.health.rate(name, count)
+            for name, count in (("matches", self.received), ("depth", self.depth_received))
+        )
+        matches = messages.diagnostic_status(
             DiagnosticStatus.OK if rate > 0 else DiagnosticStatus.WARN,
             f"{self.get_name()}: matches",
             "arriving" if rate > 0 else "none in the last second",
-            {
-                "rate_hz": rate,
-                "received": self.received,
-                "without_depth": self.without_depth,
-                "refused": self.refused,
-                "last_refusal": self.refusal,
-            },
+            {"rate_hz": rate, "received": self.received, "refused": self.refused, "last_refusal": self.refusal},
         )
-        return [status, *self.motion.details()]
+        why = ""
+        if self._is_silent("network_depth/image"):
+            why = f": {self._why_silent('network_depth/image')}"
+            if rate > 0 and self.motion.has_depth:
+                self.get_logger().warning(
+                    f"depth comes no more, and the scale is carried on without it{why}", throttle_duration_sec=SILENCE
+                )
+        depth = messages.diagnostic_status(
+            DiagnosticStatus.OK if depth_rate > 0 else DiagnosticStatus.WARN,
+            f"{self.get_name()}: depth",
+            "arriving" if depth_rate > 0 else f"none in the last second{why}",
+            {"rate_hz": depth_rate, "received": self.depth_received, "frames_without": self.without_depth},
+        )
+        return [matches, depth, *self.motion.details()]
 
 
 def _keep(parts: dict, stamp_ns: int, part: object) -> None:

@@ -30,11 +30,7 @@ class VisualOdometryNode(CameraNode):
     def setup(self) -> None:
         """See ManagedNode."""
         super().setup()
-        if self.configs[NetworkConfig].depth_model == "none" and self.configs[OdometryConfig].scale_source == "network":
-            raise ConfigError(
-                "scale_source = 'network' needs a depth network, but depth_model is none; "
-                "set scale_source to camera_height, median_depth or none"
-            )
+        self._check_scale(self.configs[OdometryConfig])
         self.motion = Motion(self, self.configs, self.lock)
         self._flow_picture = FlowPicturePublisher(self)
         self._matches_picture = MatchesPicturePublisher(self)
@@ -86,7 +82,16 @@ class VisualOdometryNode(CameraNode):
 
     def apply(self, config: Tunables) -> None:
         """See ManagedNode."""
+        if isinstance(config, OdometryConfig):
+            self._check_scale(config)
         self.motion.apply(config)
+
+    def _check_scale(self, config: OdometryConfig) -> None:
+        if self.configs[NetworkConfig].depth_model == "none" and config.scale_source in ("network", "median_depth"):
+            raise ConfigError(
+                f"scale_source = {config.scale_source!r} needs a depth network, but depth_model is none; "
+                "set scale_source to camera_height or none"
+            )
 
     def missing(self) -> list[str]:
         """See ManagedNode."""
