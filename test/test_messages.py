@@ -252,6 +252,7 @@ def test_matches_are_plain_fields_to_everybody_else():
         (lambda m: setattr(m, "data", m.data[:-1]), "bytes of data"),
         (lambda m: setattr(m, "width", 100), "bytes of data"),
         (lambda m: setattr(m, "point_step", 20), "point_step of 20"),
+        (lambda m: (setattr(m, "width", 0), setattr(m, "point_step", 2**31)), "2147483648 bytes a point"),
     ],
 )
 def test_clouds_that_lie_about_themselves_are_refused(spoil, reason):

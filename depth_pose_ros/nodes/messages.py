@@ -213,6 +213,8 @@ def read_cloud(message: PointCloud2, names: Iterable[str]) -> np.ndarray:
     names = list(names)
     if missing := [name for name in names if name not in known]:
         raise ImageError(f"point cloud without the fields {missing}; it has {[f.name for f in message.fields]}")
+    if message.point_step >= 2**31:  # even of a cloud without points: NumPy has no such type
+        raise ImageError(f"point cloud of {message.point_step} bytes a point; less than 2 GiB are expected")
     row = message.width * message.point_step
     if message.row_step < row or len(message.data) < message.height * message.row_step:
         raise ImageError(
