@@ -125,6 +125,18 @@ def test_ros_topics(tmp_path):
     assert "is not shown" not in node.said
 
 
+def test_a_transport_that_is_none_is_refused():
+    rclpy = pytest.importorskip("rclpy")
+    from depth_pose_ros.nodes.view_node import ViewNode
+
+    rclpy.init(args=["--ros-args", "-p", "image_transport:=zip"])
+    try:
+        with pytest.raises(ConfigError, match="image_transport = 'zip'; expected raw or compressed"):
+            ViewNode()
+    finally:
+        rclpy.shutdown()
+
+
 def test_a_raw_image_is_shown_as_the_depth_sees_it(tmp_path, monkeypatch):
     """Rectified with the camera_info beside it; what comes as image_rect stays as it is."""
     rclpy = pytest.importorskip("rclpy")
@@ -139,7 +151,7 @@ def test_a_raw_image_is_shown_as_the_depth_sees_it(tmp_path, monkeypatch):
     image = np.random.default_rng(1).integers(0, 255, (48, 64, 3), dtype=np.uint8)
     info = messages.camera_info_message(CAMERA, head)
     info.d = [-0.3, 0.1, 0.0, 0.0, 0.0]
-    shown = {}
+    shown, told = {}, []
     for topic in ("image", "image_rect"):
         rclpy.init(args=["--ros-args", "-r", f"image:=camera/{topic}", "-p", f"file:={tmp_path / topic}.rrd"])
         node = ViewNode()
@@ -148,6 +160,8 @@ def test_a_raw_image_is_shown_as_the_depth_sees_it(tmp_path, monkeypatch):
             monkeypatch.setattr(node.viewer, "image", lambda picture, _, name=topic: shown.update({name: picture}))
             if topic == "image":
                 node._raw_camera_info(info)
+                node.get_logger().warning = told.append
+                node._tell_silence()
             node._image(messages.image_message(image, head))
         finally:
             node.close()
@@ -155,3 +169,4 @@ def test_a_raw_image_is_shown_as_the_depth_sees_it(tmp_path, monkeypatch):
             rclpy.shutdown()
     np.testing.assert_array_equal(shown["image"], Rectifier(raw)(image))
     np.testing.assert_array_equal(shown["image_rect"], image)
+    assert "nothing to show yet: no publisher on /camera/image; no publisher on /camera/camera_info" in told[0]

@@ -14,14 +14,17 @@ from pathlib import Path
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Odometry
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from depth_pose_ros.camera import CameraModel, PinholeCamera, Rectifier
-from depth_pose_ros.errors import CameraError, ImageError
+from depth_pose_ros.errors import CameraError, ConfigError, ImageError
 from depth_pose_ros.geometry.se3 import make_pose, matrix_from_quaternion
 from depth_pose_ros.nodes import messages, topics
+from depth_pose_ros.nodes.health import SILENCE
 from depth_pose_ros.nodes.running import run
 from depth_pose_ros.nodes.transforms import TransformListener
 from depth_pose_ros.view import Viewer
@@ -37,6 +40,9 @@ class ViewNode(Node):
         super().__init__("view_node")
         file = Path(str(self.declare_parameter("file", "view.rrd").value)).expanduser()
         transport = self.declare_parameter("image_transport", "raw").value
+        if transport not in ("raw", "compressed"):
+            raise ConfigError(f"image_transport = {transport!r}; expected raw or compressed")
+        self._silent: list[Subscription] = []  # until the first message of any
         self._transforms = TransformListener(self)
         self._camera: PinholeCamera | None = None
         self._camera_frame = ""
@@ -57,16 +63,26 @@ class ViewNode(Node):
         self._listen(PointCloud2, "points", self._points)
         self._listen(Odometry, "odom", self._odometry, QoSProfile(depth=10))
         self._listen(DiagnosticArray, "status", self._status, STATUS)
+        self._watch = self.create_timer(SILENCE, self._tell_silence, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _listen(self, kind: type, topic: str, show, qos: QoSProfile = LATEST) -> None:
         def take(message) -> None:
+            self._silent.clear()
             self.viewer.at(messages.stamp_ns(message.header.stamp))
             try:
                 show(message)
             except (CameraError, ImageError, ValueError) as error:
                 self.get_logger().warning(f"{topic} is not shown: {error}", throttle_duration_sec=5.0)
 
-        self.create_subscription(kind, topic, take, qos)
+        self._silent.append(self.create_subscription(kind, topic, take, qos))
+
+    def _tell_silence(self) -> None:
+        """What is missing, for as long as nothing has arrived at all; most of the topics may be silent by intent."""
+        if not self._silent:
+            self._watch.cancel()
+            return
+        why = "; ".join(topics.why_silent(self, subscription) for subscription in self._silent)
+        self.get_logger().warning(f"nothing to show yet: {why}; start vo_node, or remap these topics")
 
     def _image(self, message: Image | CompressedImage) -> None:
         raw = isinstance(message, Image)
