@@ -58,11 +58,15 @@ class Rig:
         head, take = messages.header(stamp, "camera"), self.node._inputs
         take["flow/camera_info"].callback(messages.camera_info_message(CAMERA, head))
         if has_depth:
-            depth = np.full((48, 80), DEPTH, np.float32)
-            take["network_depth/image"].callback(messages.image_message(depth, head))
+            self.send_depth(index)
         matches = Matches(POINTS, POINTS + FLOW * np.float32(step / STEP), np.ones(300, np.float32))
         stamped = messages.StampedMatches(stamp, "camera", before, matches)
         take["flow/matches"].callback(messages.matches_message(stamped))
+
+    def send_depth(self, index):
+        depth = np.full((48, 80), DEPTH, np.float32)
+        message = messages.image_message(depth, messages.header(START + index * PERIOD, "camera"))
+        self.node._inputs["network_depth/image"].callback(message)
 
     def work_on_all(self, monkeypatch):
         """Let go of the frames that wait for depth, as if PATIENCE were over."""
@@ -148,13 +152,19 @@ def test_a_unit_that_is_not_the_networks_needs_no_depth(rig_with, source):
     assert [one.state.value for one in rig.estimates] == ["initialising", "tracking", "tracking"]
 
 
-def test_depth_that_never_comes_is_not_waited_for_for_ever(rig_with, monkeypatch):
+def test_depth_that_is_always_late_is_not_waited_for_for_ever(rig_with, monkeypatch):
     rig = rig_with(has_depth_node=True)
-    for index in range(1, 3):
-        rig.send(index, has_depth=False)
+    rig.send(1, has_depth=False)
+    rig.work_on_all(monkeypatch)
+    rig.node.motion.began_at -= 100.0  # depth_node has sent nothing yet: its engine may take minutes
+    rig.node.details()
+    rig.send(2, has_depth=False)
+    rig.node.details()
     rig.work_on_all(monkeypatch)
     assert [one.state.value for one in rig.estimates] == ["initialising"] * 2
-    rig.node.motion.began_at -= SILENCE
+    assert len(rig.logged) == 1 and "no motion before the first depth: 1 publisher(s) on" in rig.logged[0]
+    rig.send_depth(2)  # too late
+    rig.node._depth_began_at -= SILENCE
     rig.send(3, has_depth=False)
     rig.work_on_all(monkeypatch)
     assert rig.estimates[-1].state.value == "tracking" and rig.estimates[-1].scale.source == "none"
@@ -173,7 +183,7 @@ def test_depth_that_ceases_is_told(rig_with):
     assert before.name == depth.name == "pose_node: depth"
     assert depth.level == DiagnosticStatus.WARN
     assert "no publisher on /network_depth/image; start depth_node" in depth.message
-    assert len(rig.logged) == 1 and "carried on without it: no publisher on /network_depth/image" in rig.logged[0]
+    assert len(rig.logged) == 1 and "carried on without depth: no publisher on /network_depth/image" in rig.logged[0]
 
 
 def test_stamps_that_start_again_do_not_find_depth_of_before(rig_with):

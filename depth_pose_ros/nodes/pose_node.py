@@ -56,6 +56,7 @@ class PoseNode(ManagedNode):
         self._waiting: deque[tuple[messages.StampedMatches, float]] = deque()  # with the time of arrival
         self._cameras: dict[int, PinholeCamera] = {}  # by stamp, in the order of arrival
         self._depths: dict[int, np.ndarray] = {}
+        self._depth_began_at = -math.inf  # with the first message
         self._last_ns: int | None = None
         inputs = {
             "flow/matches": (PointCloud2, self._take_matches),
@@ -116,6 +117,8 @@ class PoseNode(ManagedNode):
         _keep(self._cameras, messages.stamp_ns(message.header.stamp), messages.camera_from_message(message))
 
     def _take_depth(self, message: Image) -> None:
+        if not self.depth_received:
+            self._depth_began_at = time.monotonic()
         self.depth_received += 1
         _keep(self._depths, messages.stamp_ns(message.header.stamp), messages.depth_from_message(message))
 
@@ -146,10 +149,14 @@ class PoseNode(ManagedNode):
     def _waits_for_depth(self) -> bool:
         """Whether the unit is that of a depth that is yet to come: without it the first motion would be one unit long.
 
-        A depth_node that is not heard of may be one that runs: nodes get to know each other in any order.
+        A depth_node that has sent nothing may be building its engine, and one that is not heard of may run all the
+        same: nodes get to know each other in any order.
         """
-        is_needed = self.configs[OdometryConfig].scale_source in ("network", "median_depth")
-        return is_needed and not self.motion.has_depth and time.monotonic() - self.motion.began_at < SILENCE
+        if self.motion.has_depth or self.configs[OdometryConfig].scale_source not in ("network", "median_depth"):
+            return False
+        if not self.depth_received and self.count_publishers("network_depth/image"):
+            return True
+        return time.monotonic() - max(self.motion.began_at, self._depth_began_at) < SILENCE
 
     def _answer(
         self,
@@ -202,9 +209,9 @@ class PoseNode(ManagedNode):
         if self._is_silent("network_depth/image"):
             why = f": {self._why_silent('network_depth/image')}"
             if rate > 0 and self.motion.has_depth:
-                self.get_logger().warning(
-                    f"depth comes no more, and the scale is carried on without it{why}", throttle_duration_sec=SILENCE
-                )
+                self.get_logger().warning(f"the scale is carried on without depth{why}", throttle_duration_sec=SILENCE)
+            elif rate > 0 and self._waits_for_depth():
+                self.get_logger().warning(f"no motion before the first depth{why}", throttle_duration_sec=SILENCE)
         depth = messages.diagnostic_status(
             DiagnosticStatus.OK if depth_rate > 0 else DiagnosticStatus.WARN,
             f"{self.get_name()}: depth",
