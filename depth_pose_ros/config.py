@@ -175,7 +175,7 @@ class OdometryConfig(Tunables):
         maximum=20.0,
     )
     shared_error_px: float = tunable(
-        0.05,
+        0.03,
         "Error that neighbouring matches, and all of a frame, have in common at least: no motion is said to be known "
         "better than this allows. In pixels of an image 1000 pixels wide.",
         unit="px",

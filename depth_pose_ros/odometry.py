@@ -250,7 +250,9 @@ class VisualOdometry:
         still_px, size = self._still_px(view.camera), (view.camera.width, view.camera.height)
         scene = self._scene(reference, view, matches, pair)
         if np.median(scene.flow_px) < still_px:
-            view.world = rigidity.world_tiles(matches.points_2, scene.flow_px < still_px, *size)
+            rests = scene.flow_px < still_px
+            view.world = rigidity.world_tiles(matches.points_2, rests, *size)
+            view.is_clear = bool(np.mean(rests) > 1.0 - rigidity.MIN_SHARE)
             return pair
         is_short = self._stamp_ns is not None and (view.stamp_ns - self._stamp_ns) * 1e-9 <= SHORT_STEP
         expected = None
@@ -448,6 +450,8 @@ class VisualOdometry:
         if reference is not previous:
             hangs = previous.since is not None and previous.since[0] == reference.stamp_ns
             C = covariance.of_difference(C, previous.since[1] if hangs else C, way)
+        if scale.source in ("network", "none"):  # their unit is what it is now
+            spread = math.sqrt(pair.doubt) * self._unit.wander
         C = covariance.with_scale(C, way, spread)
         turn = np.kron(np.eye(2), previous.T_odom_camera[:3, :3].T @ reference.T_odom_camera[:3, :3])
         C = turn @ C @ turn.T
@@ -456,7 +460,7 @@ class VisualOdometry:
         self._standard.see(estimate.inliers, view.look, estimate.dt)
         self._tracked, self._factor = view, factor
         self._clear = view if view.is_clear else self._clear
-        self._crowd.note(view.stamp_ns, pair.is_crowded)
+        self._crowd.note(view.stamp_ns, pair.is_crowded, view.is_clear)
         is_good = pair.doubt <= DOUBTED**2  # else the reference, too, may show little of the scene
         if view.at_rest or (is_good and _is_kept(motion.parallax_px, motion.flow_px, view.camera, self.config)):
             self._last = view

@@ -189,6 +189,7 @@ def test_fewer_matches_and_blur_are_doubted_and_what_is_usual_is_not():
     standard, sharp = Standard(), Look.of(GRAY)
     assert standard.doubt(100, sharp, None) == 1.0  # nothing is usual yet
     standard.see(1000, sharp, 0.1)
+    assert standard.doubt(150, sharp, sharp) == pytest.approx(1000 / 150)
     assert standard.doubt(1000, sharp, sharp) == pytest.approx(1.0) == standard.doubt(1200, None, None)
     assert standard.doubt(500, sharp, sharp) == pytest.approx(2.0)
     blurred = Look.of(cv2.blur(GRAY, (25, 1)))
@@ -283,6 +284,17 @@ def test_only_a_camera_that_can_be_foretold_is_told_from_what_fills_its_view():
         assert judge(shaken, pose(x=0.3 * (-1) ** i, yaw=5.0 * (-1) ** i), ahead, ~every) is Mover.CAMERA
     assert judge(steady, aside, ahead, every) is Mover.PART
     assert judge(shaken, aside, ahead, every) is Mover.CAMERA
+
+
+def test_what_passes_is_remembered_until_nothing_else_is_seen():
+    crowd, second = Crowd(), 1_000_000_000
+    crowd.note(10 * second, is_crowded=True)
+    for later, is_clear, since in ((2, False, 10 * second), (4, False, 10 * second), (4, True, None)):
+        crowd.note((10 + later) * second, is_crowded=False, is_clear=is_clear)
+        assert crowd.since_ns == since
+    crowd.note(20 * second, is_crowded=True)
+    crowd.note(26 * second, is_crowded=False, is_clear=False)  # but not for ever
+    assert crowd.since_ns is None
 
 
 # ------------------------------------------------------------------------------------------- mask, plane, lost scale

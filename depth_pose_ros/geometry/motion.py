@@ -22,6 +22,10 @@ SAME_ROTATION = np.radians(0.2)  # motions that differ by less than this,
 SAME_COSINE = np.cos(np.radians(2.0))  # with directions closer than 2 degrees, lead to the same minimum
 SHARED_NOISE = 0.2  # error that neighbouring matches have in common, in the noise of one of them
 SHARED_FLOW = 0.0005  # likewise, in the length of the flow
+TOGETHER = 0.35  # of what their covariance would be if errors of good matches went together as far as those of bad ones do
+NOISY = 0.0005  # rad, noise of matches of which some are bad
+AGREEING = 0.85  # share of the matches that agree in a rigid scene
+ENOUGH = 300  # matches, of which there is one wherever the scene has anything to show
 INDEPENDENT = 5.0  # as many matches as the likelihood is to be believed of, for all their number
 LEFT_OUT = 1.5  # times the parallax that is seen may be hidden of a translation, in a turn that looks like it
 LENGTH_SHARE = 0.3  # of what a wrong rotation moves the matches, that is taken for parallax
@@ -242,7 +246,11 @@ def _conclude(
     squared = (fit.residual_px / fit.noise_px) ** 2
     shared_px = math.hypot(SHARED_NOISE * fit.noise_px, SHARED_FLOW * seen[1], shared_px)
     left_out = np.diag([known] * 3 + [0.0] * 3) if known else 0.0
-    C = estimator_covariance(
+    inliers = squared < INLIER_SIGMAS**2
+    agreement = _agreement(fit.noise_px / matches.focal, inliers)
+    if model == "pnp":  # depth errs, however well the matches agree
+        agreement = max(agreement, 1.0)
+    C = agreement * estimator_covariance(
         free.T @ fit.jacobian, fit.residual, fit.per_px, squared, shared_px, matches.clusters, left_out
     )
     unit = unit @ free
@@ -250,8 +258,18 @@ def _conclude(
     if model == "essential":
         turned_px = LENGTH_SHARE * matches.focal * math.sqrt(np.trace(C[3:, 3:]) / 3.0)
         C[:3, :3] += (np.trace(C[:3, :3]) / 2.0 + (turned_px / max(seen[0], 1e-3)) ** 2) * np.outer(t, t)
-    inliers = squared < INLIER_SIGMAS**2
     return Motion(model, fit.R, t, C, inliers, fit.noise_px, *seen)
+
+
+def _agreement(noise: float, inliers: np.ndarray) -> float:
+    """Factor on the covariance of a motion: how far neighbouring matches err together, by how well all of them agree.
+
+    noise: rad, of one coordinate of a match. inliers: (N,) bool.
+    """
+    together = TOGETHER * (1.0 + (noise / NOISY) ** 2)
+    count = max(np.count_nonzero(inliers), 1)
+    few = max(AGREEING * len(inliers) / count, 1.0) ** 3 * max(ENOUGH / count, 1.0) ** 2
+    return together * few
 
 
 def _doubted(motion: Motion, others: list[tuple[np.ndarray, np.ndarray, float]], matches: _Matches) -> Motion:

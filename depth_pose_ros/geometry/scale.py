@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from depth_pose_ros.geometry.covariance import by_cluster
+from depth_pose_ros.geometry.covariance import by_window
 from depth_pose_ros.geometry.robust import curvature_share, geman_mcclure, noise_scale
 
 
@@ -53,7 +53,9 @@ def align_scale(
         weights = robust / total
         center += float(weights @ deviation / weights.sum()) / curvature_share(robust, 1.0 / total)
     squared = (ratio - center) ** 2 / total
-    score = by_cluster(weights * (ratio - center), clusters if clusters is None else clusters[good])
+    score = weights * (ratio - center)
+    if clusters is not None:
+        score = by_window(score[None], clusters[good])
     sd = float(np.sqrt(np.sum(score**2))) / (float(weights.sum()) * curvature_share(robust, 1.0 / total))
     return ScaleFit(float(np.exp(center)), sd, spread, int(np.count_nonzero(squared < 9.0)))
 

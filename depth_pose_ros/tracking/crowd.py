@@ -8,7 +8,8 @@ import numpy as np
 from depth_pose_ros.geometry import se3
 from depth_pose_ros.geometry.rigidity import MIN_SHARE, Scene, rests
 
-CALM_NS = 1_000_000_000  # without anything else that moves, after which nothing is expected of the kind
+CALM_NS = 1_000_000_000  # in which nothing but the world was seen, after which nothing else is expected
+FORGOTTEN_NS = 5_000_000_000  # likewise while it may still hide a part of the view
 LEARNED = 0.2  # of how well the camera can be foretold, from one frame: from one in a shaking hand it cannot
 FAST_TURN = 0.1  # rad between two views: what passes does not turn, and next to all that such a turn shows is new
 WORSE = 1.3  # times as many matches must go on as before as agree with the motion that is found, for it to be doubted
@@ -43,11 +44,11 @@ class Crowd:
         """For how long that has been so."""
         return 0.0 if self.since_ns is None else (stamp_ns - self.since_ns) * 1e-9
 
-    def note(self, stamp_ns: int, is_crowded: bool) -> None:
-        """What became of the judgement of a frame."""
+    def note(self, stamp_ns: int, is_crowded: bool, is_clear: bool = False) -> None:
+        """What became of the judgement of a frame; ``is_clear``: nothing but the world is seen in it."""
         if is_crowded:
             self.since_ns, self._last_ns = self.since_ns or stamp_ns, stamp_ns
-        elif stamp_ns - self._last_ns > CALM_NS:
+        elif stamp_ns - self._last_ns > (CALM_NS if is_clear else FORGOTTEN_NS):
             self.since_ns = None
 
     def lose(self) -> None:

@@ -9,7 +9,7 @@ from depth_pose_ros.geometry.appearance import Look
 MEMORY = 10.0  # s, in which what was usual falls to a third
 SMOOTH = 0.25  # sharpness of an image in which nothing is sharp
 BLURRED = 0.8  # of the usual sharpness beyond that: above it, that is the scene
-LEAST = 0.3  # as much support and sharpness as this doubts a motion as far as it goes: its sigma 3 times as large
+LEAST = 0.1  # as much support and sharpness as this doubts a motion as far as it goes: its sigma 10 times as large
 
 
 class Standard:

@@ -13,8 +13,10 @@ from depth_pose_ros.geometry.scale import ScaleFilter
 from depth_pose_ros.tracking.views import Pair, View
 
 POINTS_DRIFT = 0.005  # relative, from frame to frame, of the unit that the triangulated points carry on
-NETWORK_SPREAD = 0.05  # relative, of the scale of a depth network in one frame, beside what its points show
-NETWORK_SHARED = 0.1  # likewise, in common to neighbouring frames: it does not average out
+NETWORK_SPREAD = 0.25  # relative, of the scale of a depth network, from one view to another of the same scene
+NETWORK_SHARED = 0.1  # likewise, in common to all frames of one way: it does not average out
+POINTS_NOISE = 0.015  # likewise, beside what its points show, but from one frame to the next and back
+WANDER = 0.5  # of the spread of the unit: by so much it may be on its way to another
 GROUND_SPREAD = 0.03  # likewise of the camera's height above uneven ground
 GUESS_SPREAD = 0.5  # likewise of a length that nothing shows, and that is taken over from the last frame
 
@@ -38,6 +40,8 @@ class Unit:
         self.own_spread = GUESS_SPREAD if pair.is_guess else 0.0
         if pair.points_scale is not None:
             self.own_spread = pair.points_scale.spread
+        elif pair.motion.model == "pnp":  # the length is the depth's
+            self.own_spread = NETWORK_SPREAD
         if pair.network_scale is None:
             self.network_per_raw.drift_by(self.own_spread)
             self._guess_network(config, pair)
@@ -56,6 +60,12 @@ class Unit:
             self._is_measured = not self._per_raw.is_known
             if self._is_measured:
                 self._per_raw.update(1.0 / (pair.length * float(np.linalg.norm(pair.motion.t))), 0.0)
+
+    @property
+    def wander(self) -> float:
+        """Relative, of the unit of a frame beside that of the frames around it."""
+        way = self._per_raw if self._source in ("camera_height", "none") else self.network_per_raw
+        return math.hypot(WANDER * math.sqrt(way.variance), POINTS_NOISE) if way.is_known else POINTS_NOISE
 
     def scale(self, config: OdometryConfig, view: View, pair: Pair) -> tuple[float, Scale]:
         """The factor from the raw unit to that of this frame's estimate, and what is to be said of it."""
