@@ -442,6 +442,8 @@ class VisualOdometry:
         kept = math.exp(-1e-9 * (view.stamp_ns - reference.stamp_ns) / UNIT_MEMORY)
         view.pose_covariance = covariance.along_path(*before, T_reference_current, C, spread, kept)
         view.at_rest = state is State.STATIONARY
+        if view.at_rest and reference.network_depth is None:
+            reference.network_depth = view.network_depth  # of the same view; depth_node may skip frames
         reference.at_rest |= view.at_rest
         view.since = reference.stamp_ns, C
         # In the axes of the previous frame; with the errors of both where that one too hangs on an older reference.

@@ -334,6 +334,22 @@ def test_a_first_motion_without_depth_of_its_own_is_as_long_as_earlier_depth_say
     assert estimate.scale.spread > 0.3 and not estimate.scale.ok
 
 
+def test_depth_of_a_frame_at_rest_serves_the_reference_that_has_none():
+    odometry = VisualOdometry(None, None, OdometryConfig(scale_source="network"))
+    v, u = np.mgrid[10:230:10, 60:470:10]
+    points = np.stack([u.ravel(), v.ravel()], 1).astype(np.float32)
+    scores, flow = np.ones(len(points)), np.array([CAMERA.fx * 0.1 / 5.0, 0.0], np.float32)  # of a wall, in 5 m
+    wall = np.full((60, 120), 1.5, np.float32)
+    for index in range(9):
+        here, depth = points + flow * max(index - 6, 0), wall if index == 3 else None
+        estimate = odometry.process_matches(
+            index * 10**8, CAMERA, None if index == 0 else 0, points, here, scores, depth
+        )
+        if index > 6:
+            assert estimate.scale.ok and estimate.scale.spread < 0.2 and not estimate.reason
+            assert np.linalg.norm(estimate.T_previous_current[:3, 3]) == pytest.approx(0.03, rel=0.05)
+
+
 def test_matches_from_a_frame_that_never_came():
     odometry = VisualOdometry(None, None, OdometryConfig(scale_source="none"))
     none = np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32), np.zeros(0, np.float32), None
