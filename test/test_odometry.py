@@ -346,7 +346,7 @@ def test_depth_of_a_frame_at_rest_serves_the_reference_that_has_none():
             index * 10**8, CAMERA, None if index == 0 else 0, points, here, scores, depth
         )
         if index > 6:
-            assert estimate.scale.ok and estimate.scale.spread < 0.2 and not estimate.reason
+            assert estimate.scale.ok and estimate.scale.spread < 0.45 and not estimate.reason
             assert np.linalg.norm(estimate.T_previous_current[:3, 3]) == pytest.approx(0.03, rel=0.05)
 
 
