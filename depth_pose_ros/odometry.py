@@ -125,11 +125,12 @@ class VisualOdometry:
         Once for each view, in the order of their frames.
         """
         if view.unusable:
-            return self._lose(view, Pair(Matches.empty(), failure=view.unusable))
+            return self._lose(view, Pair(Matches.empty(), failure=view.unusable), 0)
         if restart := self._why_restart(view):
             return self._start(view, restart)
 
         pair = self._compare(self._reference, view)
+        most = len(pair.matches)
         # The reference may have gone out of sight, or something may hide the view in it: what have others in common
         # with this frame?
         for other in (self._last, self._clear if self._crowd.since_ns is not None else None):
@@ -137,9 +138,10 @@ class VisualOdometry:
                 break
             if other is not None and other is not self._reference:
                 second = self._compare(other, view)
+                most = max(most, len(second.matches))
                 if not second.failure:
                     self._reference, pair = other, second
-        return self._lose(view, pair) if pair.failure else self._follow(view, pair)
+        return self._lose(view, pair, most) if pair.failure else self._follow(view, pair)
 
     def process_matches(
         self,
@@ -173,7 +175,7 @@ class VisualOdometry:
             self._reference = reference
             usable = np.isfinite(points_1).all(1) & np.isfinite(points_2).all(1) & np.isfinite(scores) & (scores > 0)
             pair = self._solve(reference, view, Matches(points_1[usable], points_2[usable], scores[usable]))
-            estimate = self._lose(view, pair) if pair.failure else self._follow(view, pair)
+            estimate = self._lose(view, pair, len(pair.matches)) if pair.failure else self._follow(view, pair)
         self._seen[stamp_ns] = view
         while len(self._seen) > MAX_VIEWS:
             del self._seen[next(iter(self._seen))]
@@ -294,7 +296,8 @@ class VisualOdometry:
             view.world = rigidity.world_tiles(matches.points_2, world, *size)
             return replace(pair, doubt=self._doubt(world))
         view.world = np.zeros(rigidity.tile_count(*size), bool)
-        return Pair(matches, failure="something that moves by itself fills the view", is_crowded=True)
+        why = "something that moves by itself fills the view, or else too little is seen"
+        return Pair(matches, failure=why, is_crowded=True)
 
     def _doubt(self, world: np.ndarray) -> float:
         """Factor on the variance of a motion that so little of the world shows, with something else among it."""
@@ -470,8 +473,9 @@ class VisualOdometry:
             self._reference, self._last = view, None
         return estimate
 
-    def _lose(self, view: View, pair: Pair) -> Estimate:
-        """A frame that shows no motion. The reference is kept, because the next one may show its place again."""
+    def _lose(self, view: View, pair: Pair, most: int) -> Estimate:
+        """A frame that shows no motion, and has at most so many matches with another. The reference is kept, because the
+        next one may show its place again."""
         _, scale = self._unit.scale(self.config, view, pair)
         if self._tracked is None:  # nothing can be lost yet
             view.T_odom_camera, view.pose_covariance = self._pose, self._pose_covariance
@@ -486,7 +490,9 @@ class VisualOdometry:
         self._lost = view
         if pair.is_crowded:
             self._crowd.note(view.stamp_ns, True)
-        elif self._crowd.since_ns is None:
+        elif self._crowd.since_ns is None or most < self.config.min_matches:
+            # With no frame has it anything in common: that is light, darkness, blur, a turn, and not what passes.
+            self._crowd = Crowd()
             self._crowd.lose()
         else:
             view.world = np.zeros(rigidity.tile_count(view.camera.width, view.camera.height), bool)

@@ -38,7 +38,7 @@ class Crowd:
         self.since_ns: int | None = None
         """Stamp of the frame since which something else moves, and hides much of the view; None if nothing does."""
         self._last_ns = 0  # of the last such frame
-        self._holds = 0.5  # share of the frames of late in which the camera went on as before
+        self._holds = 0.4  # share of the frames of late in which the camera went on as before
 
     def seconds(self, stamp_ns: int) -> float:
         """For how long that has been so."""
