@@ -474,8 +474,10 @@ class VisualOdometry:
         return estimate
 
     def _lose(self, view: View, pair: Pair, most: int) -> Estimate:
-        """A frame that shows no motion, and has at most so many matches with another. The reference is kept, because the
-        next one may show its place again."""
+        """A frame that shows no motion, and has at most so many matches with another.
+
+        The reference is kept, because the next one may show its place again.
+        """
         _, scale = self._unit.scale(self.config, view, pair)
         if self._tracked is None:  # nothing can be lost yet
             view.T_odom_camera, view.pose_covariance = self._pose, self._pose_covariance

@@ -286,6 +286,18 @@ def test_only_a_camera_that_can_be_foretold_is_told_from_what_fills_its_view():
     assert judge(shaken, aside, ahead, every) is Mover.CAMERA
 
 
+def test_what_passes_is_forgotten_where_nothing_is_known_again():
+    """After the dark, what is seen then is the world."""
+    corridor = Corridor(SceneDepth(), scale_source="network")
+    for T in straight(4):
+        corridor.see(T)
+    corridor.odometry._crowd.note(corridor.odometry._stamp_ns, is_crowded=True)
+    assert black(corridor, pose(z=0.8)).state is State.LOST
+    assert corridor.odometry._crowd.since_ns is None
+    corridor.see(pose(z=3.0, yaw=60.0))
+    assert corridor.see(pose(z=3.2, yaw=60.0)).state is State.TRACKING
+
+
 def test_what_passes_is_remembered_until_nothing_else_is_seen():
     crowd, second = Crowd(), 1_000_000_000
     crowd.note(10 * second, is_crowded=True)
