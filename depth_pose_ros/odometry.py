@@ -37,6 +37,7 @@ UP = np.array([0.0, -1.0, 0.0])  # of a camera that is mounted level
 SHORT_STEP = 0.15  # s between frames, above which a camera need not go on as before: a hand turns around in a third
 DOUBTED = 1.4  # times the standard deviation, above which a motion is believed only if it is one the camera can make
 FEW = 0.15  # of all the matches that are asked for: fewer do not tell what else is in the view
+MANY = 0.6  # likewise: with so many the view is neither dark nor blurred
 HALF = 0.5  # of the usual matches, that go back to a frame that showed the world alone: it is seen again
 REST_FACTOR = 2.0  # on the threshold of standing still, for turning: what stands still may shake
 UNIT_MEMORY = 2.0  # s, in which what is wrong with the unit becomes something else
@@ -242,7 +243,8 @@ class VisualOdometry:
             spread = np.sqrt(np.diag(self._coasting.doubt(seconds, goes_on=True)))
             if np.linalg.norm(off[:3, 3]) > 3.0 * spread[0] or se3.rotation_angle(off[:3, :3]) > 3.0 * spread[3]:
                 why = f"the {inliers} matches that agree, fewer than usual or in blurred images, show a motion"
-                return Pair(pair.matches, failure=f"{why} that the camera cannot have made", is_crowded=pair.is_crowded)
+                is_crowded = pair.is_crowded or self._are_many(pair.matches)
+                return Pair(pair.matches, failure=f"{why} that the camera cannot have made", is_crowded=is_crowded)
         return replace(pair, doubt=pair.doubt * doubt**2)
 
     def _question(
@@ -299,6 +301,10 @@ class VisualOdometry:
         why = "something that moves by itself fills the view, or else too little is seen"
         return Pair(matches, failure=why, is_crowded=True)
 
+    def _are_many(self, matches: Matches) -> bool:
+        """Whether it is not for want of matches that they show no motion of the camera: then something else moves."""
+        return len(matches) > MANY * self.config.max_matches
+
     def _doubt(self, world: np.ndarray) -> float:
         """Factor on the variance of a motion that so little of the world shows, with something else among it."""
         return float(np.clip(2.0 * np.count_nonzero(world) / self.config.max_matches, 0.1, 1.0)) ** -2
@@ -352,9 +358,10 @@ class VisualOdometry:
         agreeing, limit = int(np.count_nonzero(motion.inliers)), MAX_NOISE_PX * camera.width / 1000.0
         if motion.noise_px > limit:
             failure = f"the matches fit no single motion: off by {motion.noise_px:.1f} px, above {limit:.1f} px"
-            return Pair(matches, failure=failure)
+            return Pair(matches, failure=failure, is_crowded=self._are_many(matches))
         if agreeing < max(self.config.min_matches, MIN_INLIER_SHARE * len(matches)):
-            return Pair(matches, failure=f"only {agreeing} of {len(matches)} matches agree on one motion")
+            failure = f"only {agreeing} of {len(matches)} matches agree on one motion"
+            return Pair(matches, failure=failure, is_crowded=self._are_many(matches))
         distance = depth_map.middle(depth_1)
         if motion.model != "essential":
             return Pair(matches, motion=motion, distance=distance if math.isfinite(distance) else 1.0)
@@ -496,7 +503,7 @@ class VisualOdometry:
             # With no frame has it anything in common: that is light, darkness, blur, a turn, and not what passes.
             self._crowd = Crowd()
             self._crowd.lose()
-        else:
+        if self._crowd.since_ns is not None and (view.world is None or not pair.is_crowded):
             view.world = np.zeros(rigidity.tile_count(view.camera.width, view.camera.height), bool)
         self._last = view if view.features is not None else self._last
         given_up = self.config.lost_policy == "stop" or seconds > self.config.lost_time
