@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from benchmark.failure_sequences import EVENT, FAILURES, failure_sequences
+from benchmark.failure_sequences import EVENT, FAILURES, START, failure_sequences
 from benchmark.result import Result, Table, markdown, note
 from benchmark.timing import Reference
 from benchmark.world_sequences import RATE_HZ, WorldSequence
@@ -142,6 +142,7 @@ def summary(walks: dict[str, list[Walk]]) -> Table:
                 len(beyond),
                 f"{100 * np.mean(np.concatenate([one.lost for one in of])):.0f}",
                 f"{100 * beyond.mean():.2f}",
+                f"{100 * np.mean(np.concatenate([one.beyond[START:] for one in of])):.2f}",
                 *(
                     f"{100 * np.mean(np.concatenate([getattr(one, part) for one in of]) > THREE_SIGMA):.2f}"
                     for part in ("position", "rotation")
@@ -149,7 +150,7 @@ def summary(walks: dict[str, list[Walk]]) -> Table:
                 f"{np.median(recovered):.0f}, {max(recovered)}" if recovered else "never",
             ]
         )
-    columns = ["", "sequences", "frames", "lost, %", "beyond 3 sigma, %", "position", "rotation"]
+    columns = ["", "sequences", "frames", "lost, %", "beyond 3 sigma, %", "from the event on", "position", "rotation"]
     return Table("Poses beyond their 3 sigma", [*columns, "frames to recover: median, most"], rows)
 
 
