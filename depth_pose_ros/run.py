@@ -534,7 +534,7 @@ def _print_table(summary: Summary, console: Any) -> None:
     table.add_row("ms per frame", f"{spent}; {summary.rate_hz:.1f} frames per second, two at a time")
     table.add_row("stages", ", ".join(f"{name} {ms:.1f}" for name, ms in summary.stages.items()) + " ms")
     metric = "metric" if summary.metric else "not metric"
-    spread = f", spread per frame {100 * summary.scale_spread:.1f} %" if math.isfinite(summary.scale_spread) else ""
+    spread = f", known to {100 * summary.scale_spread:.0f} %" if math.isfinite(summary.scale_spread) else ""
     table.add_row("scale", f"{summary.scale_source} ({metric}){spread}")
     table.add_row("path", f"{summary.path_length:.2f} {summary.unit}")
     if truth := summary.truth:

@@ -191,7 +191,7 @@ def print_tables(summary: Summary, console) -> None:
     table.add_row("stages", ", ".join(f"{name} {ms:.1f}" for name, ms in summary.stages.items()) + " ms")
     table.add_row("states", ", ".join(f"{count} {state}" for state, count in summary.states.items()))
     metric = "metric" if summary.metric else "not metric"
-    table.add_row("scale", f"{summary.scale_source} ({metric}), spread per frame {100 * summary.scale_spread:.1f} %")
+    table.add_row("scale", f"{summary.scale_source} ({metric}), known to {100 * summary.scale_spread:.0f} %")
     if truth := summary.truth:
         table.add_row(
             "frame to frame", f"rotation {truth.rotation:.3f} deg, direction {truth.direction:.2f} deg (medians)"
