@@ -77,6 +77,8 @@ def twin(
     _, rotations, translations, normals = cv2.decomposeHomographyMat(R + np.outer(t, n), np.eye(3))
     best = None
     for other, direction, normal in zip(rotations, translations, normals, strict=True):
+        if not np.isfinite(other).all():  # of matches of no scene
+            continue
         in_front = np.median(normal.ravel() @ rays_1)
         differs = se3.rotation_angle(other @ R.T)
         if in_front > 0 and differs > 1e-4 and (best is None or differs > best[2]):
