@@ -9,7 +9,8 @@ are those of one error a scene: 95 % of right covariances lie between them, or m
 holds 68.3, 95.4 and 99.7 % of errors of that many dimensions. The unit of the odometry is not the metre: each sequence
 is brought to the true length by one factor. Where the camera translates by what can be seen, it is that of its motion,
 so the scale counts only as far as it varies; where it does not, as when it turns on the spot, the lengths of the steps
-are noise and say nothing of the unit: there it is that of the depth in the first frame.
+are noise and say nothing of the unit: there it is that of the depth in the first frame. A camera that sees nothing but
+the sky is judged by its rotation alone.
 """
 
 from __future__ import annotations

@@ -10,14 +10,9 @@ IN_COMMON = 0.7  # correlation of the errors of two motions from the same view
 REACH = 3  # tiles over which errors of flow and of depth were seen to go together
 
 
-def by_cluster(values: np.ndarray, clusters: np.ndarray | None) -> np.ndarray:
-    """Sums of (..., N) values over each cluster of (N,) non-negative ids: (..., C); the values themselves when None."""
-    if clusters is None:
-        return values
-    rows = np.atleast_2d(values)
-    count = int(clusters.max()) + 1 if len(clusters) else 0
-    sums = np.stack([np.bincount(clusters, row, count) for row in rows])
-    return sums if values.ndim > 1 else sums[0]
+def by_cluster(values: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """Sums of (k, N) values over each cluster of (N,) non-negative ids: (k, C)."""
+    return np.stack([np.bincount(clusters, row) for row in values])
 
 
 def tiles(points: np.ndarray, width: int, height: int, columns: int = COLUMNS) -> np.ndarray:

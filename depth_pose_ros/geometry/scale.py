@@ -29,7 +29,8 @@ def align_scale(
     """The factor s with ``s * depth ~ reference``, from their log ratios; None with fewer than ``min_count``.
 
     depth, reference: (N,) positive; others are left out. variance: of the log ratio by what is known beforehand.
-    clusters:         (N,) int, which ratios have their errors in common (a depth network errs by patches).
+    clusters:         (N,) int, the tile of each (covariance.tiles): neighbours have their errors in common, as flow and
+                      depth networks err by patches; None: each errs by itself.
 
     A redescending estimate from the middle of the shortest half of the log ratios: relative, as in DF-VO (Zhan et al.,
     2020), with a start that leans to the mode, so that one-sided outliers do not pull it as they pull a median.

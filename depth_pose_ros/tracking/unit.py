@@ -15,7 +15,7 @@ from depth_pose_ros.tracking.views import Pair, View
 POINTS_DRIFT = 0.005  # relative, from frame to frame, of the unit that the triangulated points carry on
 NETWORK_SPREAD = 0.25  # relative, of the scale of a depth network, from one view to another of the same scene
 NETWORK_SHARED = 0.2  # likewise, in common to all frames of one way: it does not average out
-POINTS_NOISE = 0.015  # likewise, beside what its points show, but from one frame to the next and back
+POINTS_NOISE = 0.015  # relative, of a single length, beside what its points show: it does not add up
 WANDER = 0.5  # of the spread of the unit: by so much it may be on its way to another
 GROUND_SPREAD = 0.03  # likewise of the camera's height above uneven ground
 GUESS_SPREAD = 0.5  # likewise of a length that nothing shows, and that is taken over from the last frame
